@@ -1,0 +1,28 @@
+//! The engine of the nginx push module: what a channel is and what publishing and subscribing mean, without nginx,
+//! sockets or a clock.
+//!
+//! Bytes and the time come in as arguments, replies and actions go out as values; the crate contains no `unsafe` code.
+//! The pieces, from the bottom up:
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`message`], [`clock`], [`reply`] | the values that everything else is made of |
+//! | [`zone`] | the log of every channel, in one region of memory that all workers share; survives a death at any instruction |
+//! | [`hub`] | one worker's waiting subscribers, by channel; which of them to serve next |
+//! | [`wire`] | bytes to values and back: HTTP dates and tags, `Accept`, channel info |
+//! | [`publisher`], [`subscriber`] | what each method means and what is answered |
+//! | [`config`] | every directive, its values, inheritance and defaults |
+//!
+//! Dependencies point one way: publisher, subscriber → wire → message; zone and hub → message.
+#![forbid(unsafe_code)]
+
+pub mod channel_id;
+pub mod clock;
+pub mod config;
+pub mod hub;
+pub mod message;
+pub mod publisher;
+pub mod reply;
+pub mod subscriber;
+pub mod wire;
+pub mod zone;

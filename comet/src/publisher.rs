@@ -1,0 +1,204 @@
+//! The publisher location: what a method asks for, and the replies (NHPM's publisher protocol).
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+pub use crate::channel_id::no_channel_id;
+use crate::reply::{Reply, ReplyBody};
+use crate::wire::accept;
+use crate::wire::info::{self, ChannelInfo};
+
+/// The methods of a publisher location, as `Allow` and the CORS reply name them.
+const METHODS: &[u8] = b"GET, POST, PUT, DELETE, OPTIONS";
+
+/// What a request to a publisher location asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell about the channel.
+    Info,
+    /// Store the body as a message and send it.
+    Publish,
+    /// Delete the channel.
+    Delete,
+    /// Tell a browser what scripts of other origins may do.
+    Preflight,
+    /// Nothing that a publisher location does.
+    NotAllowed,
+}
+
+/// What `method` asks for. Methods are case-sensitive (RFC 9110, section 9.1).
+pub fn action(method: &[u8]) -> Action {
+    match method {
+        b"GET" => Action::Info,
+        b"POST" | b"PUT" => Action::Publish,
+        b"DELETE" => Action::Delete,
+        b"OPTIONS" => Action::Preflight,
+        _ => Action::NotAllowed,
+    }
+}
+
+/// Why a message was not published. Nothing was stored and nobody was sent anything.
+///
+/// The texts are what the publisher reads.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// The zone cannot hold the message, also after everything that may be dropped was dropped.
+    #[error(
+        "The message was not published: it needs {needed} bytes of shared memory, which \
+         push_shared_memory_size does not leave room for."
+    )]
+    NoSpace {
+        /// What the message would take in the zone, in bytes.
+        needed: u64,
+    },
+    /// The zone is closed, because a reload brings one of another size.
+    #[error(
+        "The message was not published: nginx is moving to a shared memory zone of another size. \
+         Send it again in a second."
+    )]
+    Closing,
+}
+
+impl PublishError {
+    /// The reply to the publisher.
+    pub fn reply(&self) -> Reply {
+        let sentence = self.to_string().into_bytes();
+        match self {
+            PublishError::NoSpace { .. } => Reply::text(507, sentence),
+            PublishError::Closing => Reply::text(503, sentence).header("Retry-After", &b"1"[..]),
+        }
+    }
+}
+
+/// Tells about the channel, in the form that `accept` (the request's `Accept`) asks for.
+///
+/// `status` is 200 after GET and DELETE; after a publish 201 if a subscriber was waiting, else 202.
+pub fn info(status: u16, channel: &ChannelInfo, accept: Option<&[u8]>) -> Reply {
+    let wanted = accept::negotiate(accept);
+    Reply {
+        content_type: Some(Cow::Borrowed(wanted.content_type.as_bytes())),
+        body: ReplyBody::Bytes(info::render(channel, wanted.format).into()),
+        ..Reply::empty(status)
+    }
+}
+
+/// GET or DELETE of a channel that does not exist.
+pub fn not_found() -> Reply {
+    Reply::empty(404)
+}
+
+/// OPTIONS: scripts of any origin may publish.
+pub fn preflight() -> Reply {
+    Reply::empty(200)
+        .header("Access-Control-Allow-Origin", &b"*"[..])
+        .header("Access-Control-Allow-Headers", &b"Content-Type, Origin"[..])
+        .header("Access-Control-Allow-Methods", METHODS)
+}
+
+/// A method that a publisher location does not have.
+pub fn not_allowed() -> Reply {
+    Reply::error_page(405).header("Allow", METHODS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: ChannelInfo = ChannelInfo { messages: 3, requested: 12, subscribers: 1 };
+
+    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a [u8]> {
+        reply.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_ref())
+    }
+
+    fn text(reply: &Reply) -> String {
+        assert_eq!(reply.content_type.as_deref(), Some(&b"text/plain"[..]));
+        match &reply.body {
+            ReplyBody::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn methods() {
+        for (method, expected) in [
+            (&b"GET"[..], Action::Info),
+            (b"POST", Action::Publish),
+            (b"PUT", Action::Publish),
+            (b"DELETE", Action::Delete),
+            (b"OPTIONS", Action::Preflight),
+            (b"HEAD", Action::NotAllowed),
+            (b"PATCH", Action::NotAllowed),
+            (b"post", Action::NotAllowed),
+            (b"", Action::NotAllowed),
+        ] {
+            assert_eq!(action(method), expected, "{}", String::from_utf8_lossy(method));
+        }
+    }
+
+    #[test]
+    fn info_is_written_as_asked_for() {
+        let reply = info(201, &INFO, Some(b"text/x-json, */*"));
+        assert_eq!(reply.status, 201);
+        assert_eq!(reply.content_type.as_deref(), Some(&b"text/x-json"[..]));
+        assert_eq!(
+            reply.body,
+            ReplyBody::Bytes(
+                br#"{"messages": 3, "requested": 12, "subscribers": 1 }"#.as_slice().into()
+            )
+        );
+        assert_eq!(reply.headers, []);
+    }
+
+    #[test]
+    fn info_is_plain_text_by_default() {
+        let reply = info(202, &INFO, None);
+        assert_eq!(reply.status, 202);
+        assert!(text(&reply).starts_with("queued messages: 3\r\n"));
+    }
+
+    #[test]
+    fn an_unknown_channel_is_an_empty_404() {
+        assert_eq!(not_found(), Reply::empty(404));
+    }
+
+    #[test]
+    fn preflight_allows_every_origin() {
+        let reply = preflight();
+        assert_eq!((reply.status, &reply.body), (200, &ReplyBody::Empty));
+        assert_eq!(reply.content_type, None);
+        assert_eq!(header(&reply, "Access-Control-Allow-Origin"), Some(&b"*"[..]));
+        assert_eq!(
+            header(&reply, "Access-Control-Allow-Headers"),
+            Some(&b"Content-Type, Origin"[..])
+        );
+        assert_eq!(
+            header(&reply, "Access-Control-Allow-Methods"),
+            Some(&b"GET, POST, PUT, DELETE, OPTIONS"[..])
+        );
+    }
+
+    #[test]
+    fn other_methods_are_told_which_there_are() {
+        let reply = not_allowed();
+        assert_eq!((reply.status, &reply.body), (405, &ReplyBody::ErrorPage));
+        assert_eq!(header(&reply, "Allow"), Some(&b"GET, POST, PUT, DELETE, OPTIONS"[..]));
+    }
+
+    #[test]
+    fn a_full_zone_names_the_directive() {
+        let reply = PublishError::NoSpace { needed: 70_000 }.reply();
+        assert_eq!(reply.status, 507);
+        let sentence = text(&reply);
+        assert!(sentence.contains("push_shared_memory_size"), "{sentence}");
+        assert!(sentence.contains("70000 bytes"), "{sentence}");
+    }
+
+    #[test]
+    fn a_closing_zone_asks_to_come_back() {
+        let reply = PublishError::Closing.reply();
+        assert_eq!(reply.status, 503);
+        assert_eq!(header(&reply, "Retry-After"), Some(&b"1"[..]));
+        assert!(text(&reply).ends_with('.'));
+    }
+}

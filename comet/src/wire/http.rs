@@ -1,0 +1,225 @@
+//! HTTP header values: dates, entity tags, and the subscriber's position that NHPM makes of the two.
+//!
+//! RFC 9110, section 5.6.7 (dates) and section 8.8.3 (entity tags); RFC 9111, section 5.2 (cache directives).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use httpdate::HttpDate;
+
+use crate::message::{MessageId, Position};
+
+/// 9999-12-31 23:59:59 UTC, the last second that an HTTP date can express.
+pub const MAX_DATE: u64 = 253_402_300_799;
+
+/// Renders `secs` since 1970 as an IMF-fixdate, e.g. `Sun, 06 Nov 1994 08:49:37 GMT`.
+///
+/// Times after [`MAX_DATE`] are rendered as [`MAX_DATE`].
+pub fn date(secs: u64) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(secs.min(MAX_DATE));
+    HttpDate::from(time).to_string()
+}
+
+/// Reads an HTTP date in any of its three formats: seconds since 1970, or `None` if it is none.
+///
+/// Old browsers add `; length=…` to `If-Modified-Since`; it is left out of consideration.
+pub fn parse_date(value: &[u8]) -> Option<u64> {
+    let value = value.split(|&byte| byte == b';').next()?;
+    let text = std::str::from_utf8(value).ok()?;
+    let time: SystemTime = httpdate::parse_http_date(text).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+/// Reads a message's tag from `If-None-Match`.
+///
+/// NHPM's tags are plain decimal numbers. Caches and nginx's gzip filter hand them on quoted (`"3"`) or weak (`W/"3"`),
+/// and a list means its first member. As in NHPM the absolute value counts (`-3` is 3). A number too large for a tag is
+/// the largest tag; everything else is 0.
+pub fn parse_tag(value: &[u8]) -> u32 {
+    let first = value.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
+    let opaque = match first {
+        [b'W' | b'w', b'/', rest @ ..] => rest,
+        _ => first,
+    };
+    let number = match opaque {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => opaque,
+    };
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    digits.iter().fold(0, |tag: u32, &digit| {
+        tag.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0')))
+    })
+}
+
+/// Where a subscriber asks to begin: `If-Modified-Since` is the time of its last message, `If-None-Match` its tag.
+///
+/// Without a time (none sent, not a date, or 1970-01-01 00:00:00, which is no message's time) it begins with the oldest
+/// message, whatever the tag says.
+pub fn position(if_modified_since: Option<&[u8]>, if_none_match: Option<&[u8]>) -> Position {
+    match if_modified_since.and_then(parse_date) {
+        None | Some(0) => Position::Oldest,
+        Some(time) => Position::After(MessageId { time, tag: if_none_match.map_or(0, parse_tag) }),
+    }
+}
+
+/// Whether the client says `no-cache`, in `Cache-Control` or in `Pragma`.
+///
+/// Each header may come several times, and each value may be a comma-separated list.
+pub fn wants_fresh<'a>(
+    cache_control: impl IntoIterator<Item = &'a [u8]>,
+    pragma: impl IntoIterator<Item = &'a [u8]>,
+) -> bool {
+    cache_control.into_iter().chain(pragma).any(|value| {
+        value
+            .split(|&byte| byte == b',')
+            .any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The moment of the examples in RFC 9110.
+    const EXAMPLE: u64 = 784_111_777;
+
+    #[test]
+    fn dates_are_imf_fixdates() {
+        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(EXAMPLE), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+    }
+
+    #[test]
+    fn dates_stop_at_the_year_9999() {
+        assert_eq!(date(MAX_DATE), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(date(MAX_DATE + 1), date(MAX_DATE));
+        assert_eq!(date(u64::MAX), date(MAX_DATE));
+    }
+
+    #[test]
+    fn the_three_date_formats_are_read() {
+        assert_eq!(parse_date(b"Sun, 06 Nov 1994 08:49:37 GMT"), Some(EXAMPLE));
+        assert_eq!(parse_date(b"Sunday, 06-Nov-94 08:49:37 GMT"), Some(EXAMPLE));
+        assert_eq!(parse_date(b"Sun Nov  6 08:49:37 1994"), Some(EXAMPLE));
+        assert_eq!(parse_date(b"  Sun, 06 Nov 1994 08:49:37 GMT "), Some(EXAMPLE));
+        assert_eq!(parse_date(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(MAX_DATE));
+    }
+
+    #[test]
+    fn the_length_that_old_browsers_add_does_not_matter() {
+        assert_eq!(parse_date(b"Sun, 06 Nov 1994 08:49:37 GMT; length=5"), Some(EXAMPLE));
+    }
+
+    #[test]
+    fn what_is_no_date_is_none() {
+        for bad in [
+            &b""[..],
+            b";",
+            b"now",
+            b"784111777",
+            b"Sun, 31 Feb 1994 08:49:37 GMT",
+            b"Sun, 06 Nov 1994 25:49:37 GMT",
+            b"Sun, 06 Nov 1994 08:49:37",
+            b"Wed, 31 Dec 1969 23:59:59 GMT",
+            b"\xff\xfe",
+            b"Sun, 06 Nov 1994 08:49:37 GM\xc3",
+        ] {
+            assert_eq!(parse_date(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn tags_are_read_plain_quoted_and_weak() {
+        for (value, tag) in [
+            (&b"3"[..], 3),
+            (b"0", 0),
+            (b" 3\t", 3),
+            (b"007", 7),
+            (b"\"3\"", 3),
+            (b"W/\"3\"", 3),
+            (b"w/\"3\"", 3),
+            (b"W/3", 3),
+            (b"-3", 3),
+            (b"\"-3\"", 3),
+            (b"3, 4", 3),
+            (b"\"3\",\"4\"", 3),
+            (b"W/\"3\" , W/\"4\"", 3),
+            (b"4294967295", u32::MAX),
+        ] {
+            assert_eq!(parse_tag(value), tag, "{}", String::from_utf8_lossy(value));
+        }
+    }
+
+    #[test]
+    fn tags_too_large_are_the_largest_tag() {
+        assert_eq!(parse_tag(b"4294967296"), u32::MAX);
+        assert_eq!(parse_tag(b"\"99999999999999999999999999\""), u32::MAX);
+    }
+
+    #[test]
+    fn what_is_no_tag_is_zero() {
+        for bad in [
+            &b""[..],
+            b"*",
+            b"abc",
+            b"3x",
+            b"\"",
+            b"\"\"",
+            b"\"3",
+            b"3\"",
+            b"--3",
+            b"-",
+            b"+3",
+            b"1 2",
+            b",3",
+            b"W/",
+            b"\"3-gzip\"",
+            b"\xff",
+        ] {
+            assert_eq!(parse_tag(bad), 0, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn a_position_is_a_time_and_a_tag() {
+        let example = Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]);
+        let after = |tag| Position::After(MessageId { time: EXAMPLE, tag });
+        assert_eq!(position(example, Some(b"3")), after(3));
+        assert_eq!(position(example, Some(b"W/\"3\"")), after(3));
+        assert_eq!(position(example, Some(b"what")), after(0));
+        assert_eq!(position(example, None), after(0));
+    }
+
+    #[test]
+    fn without_a_time_a_position_is_the_oldest() {
+        let epoch = Some(&b"Thu, 01 Jan 1970 00:00:00 GMT"[..]);
+        assert_eq!(position(None, None), Position::Oldest);
+        assert_eq!(position(None, Some(b"3")), Position::Oldest);
+        assert_eq!(position(Some(b"yesterday"), Some(b"3")), Position::Oldest);
+        assert_eq!(position(Some(b""), None), Position::Oldest);
+        assert_eq!(position(epoch, Some(b"3")), Position::Oldest);
+    }
+
+    #[test]
+    fn no_cache_is_found_in_both_headers_and_in_lists() {
+        let none: [&[u8]; 0] = [];
+        assert!(wants_fresh([&b"no-cache"[..]], none));
+        assert!(wants_fresh(none, [&b"No-Cache"[..]]));
+        assert!(wants_fresh([&b"max-age=0,\tNO-CACHE"[..]], none));
+        assert!(wants_fresh([&b"max-age=0"[..], b"no-store, no-cache"], none));
+    }
+
+    #[test]
+    fn only_the_whole_word_no_cache_counts() {
+        let none: [&[u8]; 0] = [];
+        assert!(!wants_fresh(none, none));
+        for value in
+            [&b""[..], b"max-age=0", b"no-cache-at-all", b"xno-cache", b"no cache", b"\xff"]
+        {
+            assert!(!wants_fresh([value], [value]), "{}", String::from_utf8_lossy(value));
+        }
+    }
+}

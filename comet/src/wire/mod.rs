@@ -1,0 +1,7 @@
+//! Bytes to values and back. No rules of channels.
+//!
+//! Everything here takes what a client sent as it is: no input may panic, and nothing is allocated in proportion to it.
+
+pub mod accept;
+pub mod http;
+pub mod info;
