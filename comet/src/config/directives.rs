@@ -1,0 +1,284 @@
+//! The table of directives: what nginx registers, what the README says, and what each does.
+
+use super::location::CONCURRENCY;
+use super::value::{COUNT, FLAG, LENGTH, TEXT, TIME};
+use super::{ConfigError, LocationConf, MainConf};
+
+/// One directive.
+#[derive(Clone, Copy, Debug)]
+pub struct Directive {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it may stand.
+    pub contexts: Contexts,
+    /// How many values it has.
+    pub args: Args,
+    /// How it is written.
+    pub syntax: &'static str,
+    /// What holds if it is not written; `—` if it has no value to hold.
+    pub default: &'static str,
+    /// What it is for, in one sentence.
+    pub doc: &'static str,
+    /// What it does.
+    pub apply: Apply,
+}
+
+/// A set of the contexts of nginx's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contexts(u8);
+
+impl Contexts {
+    /// `http`.
+    pub const HTTP: Contexts = Contexts(1);
+    /// `server`.
+    pub const SERVER: Contexts = Contexts(2);
+    /// `location`.
+    pub const LOCATION: Contexts = Contexts(4);
+    /// `if` inside `location`.
+    pub const LOCATION_IF: Contexts = Contexts(8);
+
+    /// Both sets.
+    pub const fn and(self, other: Contexts) -> Contexts {
+        Contexts(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Contexts) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How many values a directive has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Args {
+    /// None.
+    None,
+    /// Exactly one.
+    One,
+    /// One that may be left out.
+    ZeroOrOne,
+}
+
+/// Reads a directive's values (its name is not among them) into the configuration of its block.
+#[derive(Clone, Copy, Debug)]
+pub enum Apply {
+    /// For all of nginx.
+    Main(fn(&mut MainConf, &[&[u8]]) -> Result<(), ConfigError>),
+    /// For a block and those inside it.
+    Location(fn(&mut LocationConf, &[&[u8]]) -> Result<(), ConfigError>),
+}
+
+const H: Contexts = Contexts::HTTP;
+const SL: Contexts = Contexts::SERVER.and(Contexts::LOCATION);
+const HSL: Contexts = H.and(SL);
+
+/// Every directive, in the order in which a reader wants to meet them.
+pub const DIRECTIVES: &[Directive] = &[
+    Directive {
+        name: "push_publisher",
+        contexts: SL,
+        args: Args::None,
+        syntax: "push_publisher",
+        default: "—",
+        doc: "Makes this a publisher location: POST and PUT publish the request body as a message, GET tells about the \
+              channel, DELETE deletes it.",
+        apply: Apply::Location(LocationConf::set_publisher),
+    },
+    Directive {
+        name: "push_subscriber",
+        contexts: SL,
+        args: Args::ZeroOrOne,
+        syntax: "push_subscriber [long-poll | interval-poll]",
+        default: "—",
+        doc: "Makes this a subscriber location, where a GET that finds no message waits for the next one (`long-poll`, \
+              also without a value) or is told so at once (`interval-poll`).",
+        apply: Apply::Location(LocationConf::set_subscriber),
+    },
+    Directive {
+        name: "push_channel_id",
+        contexts: HSL.and(Contexts::LOCATION_IF),
+        args: Args::One,
+        syntax: "push_channel_id value",
+        default: "$push_channel_id",
+        doc: "Says which channel a request is about; the value may contain variables, and a request for which it is \
+              empty gets 404.",
+        apply: Apply::Location(|conf, args| {
+            TEXT.set("push_channel_id", &mut conf.channel_id, args)
+        }),
+    },
+    Directive {
+        name: "push_channel_group",
+        contexts: SL,
+        args: Args::One,
+        syntax: "push_channel_group string",
+        default: "\"\"",
+        doc: "Keeps channels of the same id apart: only locations of the same group share channels; the string is \
+              taken as it is, without variables.",
+        apply: Apply::Location(|conf, args| TEXT.set("push_channel_group", &mut conf.group, args)),
+    },
+    Directive {
+        name: "push_max_channel_id_length",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_max_channel_id_length number",
+        default: "1024",
+        doc: "Cuts longer channel ids to this many bytes.",
+        apply: Apply::Location(|conf, args| {
+            LENGTH.set("push_max_channel_id_length", &mut conf.max_id_length, args)
+        }),
+    },
+    Directive {
+        name: "push_shared_memory_size",
+        contexts: H,
+        args: Args::One,
+        syntax: "push_shared_memory_size size",
+        default: "32m",
+        doc: "Sets how much memory all workers share for messages and channels: at least 8 pages.",
+        apply: Apply::Main(|conf, args| conf.set_zone_size("push_shared_memory_size", args)),
+    },
+    Directive {
+        name: "push_max_reserved_memory",
+        contexts: H,
+        args: Args::One,
+        syntax: "push_max_reserved_memory size",
+        default: "32m",
+        doc: "Is the older name of `push_shared_memory_size`.",
+        apply: Apply::Main(|conf, args| conf.set_zone_size("push_max_reserved_memory", args)),
+    },
+    Directive {
+        name: "push_store_messages",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_store_messages on | off",
+        default: "on",
+        doc: "With `off`, messages are not kept for later subscribers, as with buffer lengths of 0; `on` does not undo \
+              an `off` further out.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_store_messages", &mut conf.store_messages, args)
+        }),
+    },
+    Directive {
+        name: "push_message_buffer_length",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_message_buffer_length number",
+        default: "—",
+        doc: "Sets `push_min_message_buffer_length` and `push_max_message_buffer_length` to the same number.",
+        apply: Apply::Location(LocationConf::set_messages),
+    },
+    Directive {
+        name: "push_max_message_buffer_length",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_max_message_buffer_length number",
+        default: "10",
+        doc: "Sets how many messages a channel keeps before the oldest goes; if it is not set, a larger \
+              `push_min_message_buffer_length` takes its place.",
+        apply: Apply::Location(LocationConf::set_max_messages),
+    },
+    Directive {
+        name: "push_min_message_buffer_length",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_min_message_buffer_length number",
+        default: "1",
+        doc: "Sets how many messages stay although they were received, where \
+              `push_delete_oldest_received_message` deletes such messages.",
+        apply: Apply::Location(LocationConf::set_min_messages),
+    },
+    Directive {
+        name: "push_delete_oldest_received_message",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_delete_oldest_received_message on | off",
+        default: "off",
+        doc: "Deletes a message published here once it was received, is the channel's oldest, and more than \
+              `push_min_message_buffer_length` are there.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set(
+                "push_delete_oldest_received_message",
+                &mut conf.delete_oldest_received,
+                args,
+            )
+        }),
+    },
+    Directive {
+        name: "push_message_timeout",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_message_timeout time",
+        default: "1h",
+        doc: "Sets how long a message published here is kept; 0 means for ever.",
+        apply: Apply::Location(|conf, args| {
+            TIME.set("push_message_timeout", &mut conf.message_timeout_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_subscriber_timeout",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_subscriber_timeout time",
+        default: "0",
+        doc: "Sets how long a subscriber may wait before it gets 304; 0 means for ever.",
+        apply: Apply::Location(|conf, args| {
+            TIME.set("push_subscriber_timeout", &mut conf.subscriber_timeout_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_channel_timeout",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_channel_timeout time",
+        default: "5s",
+        doc: "Sets how long a channel without messages and subscribers is kept after it was last used.",
+        apply: Apply::Location(|conf, args| {
+            TIME.set("push_channel_timeout", &mut conf.channel_timeout_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_subscriber_concurrency",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_subscriber_concurrency last | first | broadcast",
+        default: "broadcast",
+        doc: "Sets who may wait on a channel: everybody, or only the subscriber that came `last` or `first`; others \
+              get 409.",
+        apply: Apply::Location(|conf, args| {
+            CONCURRENCY.set("push_subscriber_concurrency", &mut conf.concurrency, args)
+        }),
+    },
+    Directive {
+        name: "push_max_channel_subscribers",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_max_channel_subscribers number",
+        default: "0",
+        doc: "Sets how many subscribers may wait on a channel before more of them get 403; 0 means any number.",
+        apply: Apply::Location(|conf, args| {
+            COUNT.set("push_max_channel_subscribers", &mut conf.max_subscribers, args)
+        }),
+    },
+    Directive {
+        name: "push_authorized_channels_only",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_authorized_channels_only on | off",
+        default: "off",
+        doc: "With `on`, subscribers get 403 on a channel that nobody has published to.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_authorized_channels_only", &mut conf.authorized_only, args)
+        }),
+    },
+    Directive {
+        name: "push_ignore_queue_on_no_cache",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_ignore_queue_on_no_cache on | off",
+        default: "off",
+        doc: "With `on`, a waiting subscriber that sends `Cache-Control: no-cache` or `Pragma: no-cache` gets only a \
+              message published after it came.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_ignore_queue_on_no_cache", &mut conf.ignore_queue_on_no_cache, args)
+        }),
+    },
+];

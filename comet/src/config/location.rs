@@ -1,0 +1,569 @@
+//! The settings of an `http`, `server`, `location` or `if` block: as said, inherited, and as meant.
+
+use super::value::{self, Kind};
+use super::{ConfigError, Warning};
+
+/// What a location serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `push_publisher`.
+    Publisher,
+    /// `push_subscriber`.
+    Subscriber(Mechanism),
+}
+
+/// How a subscriber without a message is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mechanism {
+    /// It waits.
+    #[default]
+    LongPoll,
+    /// It is told at once, and comes again.
+    IntervalPoll,
+}
+
+/// Who may wait on a channel on which a subscriber is waiting already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// Everybody.
+    #[default]
+    Broadcast,
+    /// The one that came last; those before it are sent away with 409.
+    Last,
+    /// The one that came first; those after it are refused with 409.
+    First,
+}
+
+pub(super) const MECHANISM: Kind<Mechanism> = Kind::new(
+    |text| {
+        value::choice(
+            text,
+            &[("long-poll", Mechanism::LongPoll), ("interval-poll", Mechanism::IntervalPoll)],
+        )
+    },
+    "\"long-poll\" or \"interval-poll\"",
+);
+
+pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
+    |text| {
+        value::choice(
+            text,
+            &[
+                ("last", Concurrency::Last),
+                ("first", Concurrency::First),
+                ("broadcast", Concurrency::Broadcast),
+            ],
+        )
+    },
+    "\"last\", \"first\" or \"broadcast\"",
+);
+
+const MIN_LENGTH: &str = "push_min_message_buffer_length";
+const MAX_LENGTH: &str = "push_max_message_buffer_length";
+const LENGTH: &str = "push_message_buffer_length";
+
+/// What was said in one block and, after [`merge`](LocationConf::merge), in the blocks around it. `None` is "nothing".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocationConf {
+    /// What this very block serves. Not inherited: a location inside a publisher location is none by itself.
+    pub role: Option<Role>,
+    /// How subscribers are answered. Inherited apart from the role, because a request that goes through an `if` block
+    /// keeps the handler of the location around it and gets the settings of the `if` block.
+    pub mechanism: Option<Mechanism>,
+    /// The text of `push_channel_id`, whose variables are the edge's business.
+    pub channel_id: Option<Vec<u8>>,
+    /// `push_subscriber_concurrency`.
+    pub concurrency: Option<Concurrency>,
+    /// `push_store_messages` of this very block; what it means for the buffer's bounds is inherited with them.
+    pub store_messages: Option<bool>,
+    /// Whether this very block says `push_message_buffer_length`.
+    said_length: bool,
+    /// `push_min_message_buffer_length`, in messages.
+    pub min_messages: Option<u64>,
+    /// `push_max_message_buffer_length`, in messages.
+    pub max_messages: Option<u64>,
+    /// `push_delete_oldest_received_message`.
+    pub delete_oldest_received: Option<bool>,
+    /// `push_message_timeout` in milliseconds.
+    pub message_timeout_ms: Option<u64>,
+    /// `push_subscriber_timeout` in milliseconds.
+    pub subscriber_timeout_ms: Option<u64>,
+    /// `push_channel_timeout` in milliseconds.
+    pub channel_timeout_ms: Option<u64>,
+    /// `push_authorized_channels_only`.
+    pub authorized_only: Option<bool>,
+    /// `push_channel_group`.
+    pub group: Option<Vec<u8>>,
+    /// `push_max_channel_id_length` in bytes.
+    pub max_id_length: Option<usize>,
+    /// `push_max_channel_subscribers`.
+    pub max_subscribers: Option<u64>,
+    /// `push_ignore_queue_on_no_cache`.
+    pub ignore_queue_on_no_cache: Option<bool>,
+}
+
+/// What holds for a request: every setting with its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How a subscriber without a message is answered.
+    pub mechanism: Mechanism,
+    /// Who may wait beside others.
+    pub concurrency: Concurrency,
+    /// Messages that stay although received, where received ones are deleted.
+    pub min_messages: u64,
+    /// Messages that a channel keeps; 0: none is stored, and messages only pass through.
+    pub max_messages: u64,
+    /// Whether the oldest message goes once it was received and more than `min_messages` are there.
+    pub delete_oldest_received: bool,
+    /// How long a message is kept, in milliseconds; 0 = for ever.
+    pub message_timeout_ms: u64,
+    /// How long a subscriber may wait, in milliseconds; 0 = for ever.
+    pub subscriber_timeout_ms: u64,
+    /// How long an idle channel is kept after it was last used, in milliseconds.
+    pub channel_timeout_ms: u64,
+    /// Whether subscribers are refused on channels that nobody has published to.
+    pub authorized_only: bool,
+    /// What comes before the slash in a channel's id.
+    pub group: Vec<u8>,
+    /// The length in bytes to which the value of a channel id is cut.
+    pub max_id_length: usize,
+    /// How many subscribers may wait on a channel; 0 = any number.
+    pub max_subscribers: u64,
+    /// Whether a client that says `no-cache` gets only what is published after it came.
+    pub ignore_queue_on_no_cache: bool,
+}
+
+impl Default for Settings {
+    /// NHPM 0.73's defaults, as its code has them.
+    fn default() -> Self {
+        Settings {
+            mechanism: Mechanism::default(),
+            concurrency: Concurrency::default(),
+            min_messages: 1,
+            max_messages: 10,
+            delete_oldest_received: false,
+            message_timeout_ms: 3_600_000,
+            subscriber_timeout_ms: 0,
+            channel_timeout_ms: 5_000,
+            authorized_only: false,
+            group: Vec::new(),
+            max_id_length: 1024,
+            max_subscribers: 0,
+            ignore_queue_on_no_cache: false,
+        }
+    }
+}
+
+impl LocationConf {
+    /// Takes over from the block around this one what this one does not say.
+    ///
+    /// nginx merges from the outside in, so `parent` has been merged itself, unless it is the `http` block. The
+    /// warnings are those of this block.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::MaxBelowMin`] if both bounds of the message buffer were said, here or further out, and
+    /// contradict each other.
+    pub fn merge(&mut self, parent: &LocationConf) -> Result<Vec<Warning>, ConfigError> {
+        let warnings = self.warnings();
+        let (min, max) = self.bounds();
+        let (parent_min, parent_max) = parent.bounds();
+        self.min_messages = min.or(parent_min);
+        self.max_messages = max.or(parent_max);
+        if let (Some(min), Some(max)) = (self.min_messages, self.max_messages) {
+            if max < min {
+                return Err(ConfigError::MaxBelowMin { max, min });
+            }
+        }
+
+        // Named one by one, so that a new field that is not thought of here does not compile.
+        let LocationConf {
+            role: _,
+            mechanism,
+            channel_id,
+            concurrency,
+            store_messages: _,
+            said_length: _,
+            min_messages: _,
+            max_messages: _,
+            delete_oldest_received,
+            message_timeout_ms,
+            subscriber_timeout_ms,
+            channel_timeout_ms,
+            authorized_only,
+            group,
+            max_id_length,
+            max_subscribers,
+            ignore_queue_on_no_cache,
+        } = self;
+        inherit(mechanism, &parent.mechanism);
+        inherit(channel_id, &parent.channel_id);
+        inherit(concurrency, &parent.concurrency);
+        inherit(delete_oldest_received, &parent.delete_oldest_received);
+        inherit(message_timeout_ms, &parent.message_timeout_ms);
+        inherit(subscriber_timeout_ms, &parent.subscriber_timeout_ms);
+        inherit(channel_timeout_ms, &parent.channel_timeout_ms);
+        inherit(authorized_only, &parent.authorized_only);
+        inherit(group, &parent.group);
+        inherit(max_id_length, &parent.max_id_length);
+        inherit(max_subscribers, &parent.max_subscribers);
+        inherit(ignore_queue_on_no_cache, &parent.ignore_queue_on_no_cache);
+        Ok(warnings)
+    }
+
+    /// What in this block alone loads and may not be meant. To be asked before [`merge`](LocationConf::merge), which
+    /// does it itself; of use for the `http` block, which is never merged into anything.
+    pub fn warnings(&self) -> Vec<Warning> {
+        if self.store_messages != Some(false) {
+            return Vec::new();
+        }
+        let said = if self.said_length {
+            [(LENGTH, self.max_messages), (LENGTH, None)]
+        } else {
+            [(MIN_LENGTH, self.min_messages), (MAX_LENGTH, self.max_messages)]
+        };
+        said.into_iter()
+            .filter(|(_, length)| length.is_some_and(|length| length > 0))
+            .map(|(directive, _)| Warning::StoreOffWins { directive })
+            .collect()
+    }
+
+    /// What holds here, with defaults for what nobody said.
+    pub fn settings(&self) -> Settings {
+        let default = Settings::default();
+        let (min, max) = self.bounds();
+        // Only a bound that nobody said gives way to the other one: the least that makes sense of what was said.
+        let max_messages = max.unwrap_or_else(|| default.max_messages.max(min.unwrap_or(0)));
+        let min_messages = min.unwrap_or(default.min_messages).min(max_messages);
+        Settings {
+            mechanism: self.mechanism.unwrap_or(default.mechanism),
+            concurrency: self.concurrency.unwrap_or(default.concurrency),
+            min_messages,
+            max_messages,
+            delete_oldest_received: self
+                .delete_oldest_received
+                .unwrap_or(default.delete_oldest_received),
+            message_timeout_ms: self.message_timeout_ms.unwrap_or(default.message_timeout_ms),
+            subscriber_timeout_ms: self
+                .subscriber_timeout_ms
+                .unwrap_or(default.subscriber_timeout_ms),
+            channel_timeout_ms: self.channel_timeout_ms.unwrap_or(default.channel_timeout_ms),
+            authorized_only: self.authorized_only.unwrap_or(default.authorized_only),
+            group: self.group.clone().unwrap_or(default.group),
+            max_id_length: self.max_id_length.unwrap_or(default.max_id_length),
+            max_subscribers: self.max_subscribers.unwrap_or(default.max_subscribers),
+            ignore_queue_on_no_cache: self
+                .ignore_queue_on_no_cache
+                .unwrap_or(default.ignore_queue_on_no_cache),
+        }
+    }
+
+    /// `push_publisher`.
+    pub(super) fn set_publisher(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let directive = "push_publisher";
+        if !args.is_empty() {
+            return Err(ConfigError::Count { directive, allowed: "no value" });
+        }
+        self.set_role(directive, Role::Publisher)
+    }
+
+    /// `push_subscriber`.
+    pub(super) fn set_subscriber(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let directive = "push_subscriber";
+        let mechanism = match args {
+            [] => Mechanism::default(),
+            _ => MECHANISM.read(directive, args)?,
+        };
+        self.set_role(directive, Role::Subscriber(mechanism))?;
+        self.mechanism = Some(mechanism);
+        Ok(())
+    }
+
+    fn set_role(&mut self, directive: &'static str, role: Role) -> Result<(), ConfigError> {
+        let other = match self.role {
+            None => {
+                self.role = Some(role);
+                return Ok(());
+            }
+            Some(Role::Publisher) => "push_publisher",
+            Some(Role::Subscriber(_)) => "push_subscriber",
+        };
+        if directive == other {
+            return Err(ConfigError::Duplicate { directive });
+        }
+        let allowed = "one of them, for a location serves publishers or subscribers";
+        Err(ConfigError::Conflict { directive, other, allowed })
+    }
+
+    /// `push_min_message_buffer_length`.
+    pub(super) fn set_min_messages(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        self.only_one_way(MIN_LENGTH, self.said_length.then_some(LENGTH))?;
+        value::COUNT.set(MIN_LENGTH, &mut self.min_messages, args)
+    }
+
+    /// `push_max_message_buffer_length`.
+    pub(super) fn set_max_messages(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        self.only_one_way(MAX_LENGTH, self.said_length.then_some(LENGTH))?;
+        value::COUNT.set(MAX_LENGTH, &mut self.max_messages, args)
+    }
+
+    /// `push_message_buffer_length`.
+    pub(super) fn set_messages(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        if self.said_length {
+            return Err(ConfigError::Duplicate { directive: LENGTH });
+        }
+        self.only_one_way(LENGTH, self.min_messages.map(|_| MIN_LENGTH))?;
+        self.only_one_way(LENGTH, self.max_messages.map(|_| MAX_LENGTH))?;
+        let length = value::COUNT.read(LENGTH, args)?;
+        self.said_length = true;
+        self.min_messages = Some(length);
+        self.max_messages = Some(length);
+        Ok(())
+    }
+
+    /// Fails if the bound that `directive` sets has been set by `other` in this block.
+    fn only_one_way(
+        &self,
+        directive: &'static str,
+        other: Option<&'static str>,
+    ) -> Result<(), ConfigError> {
+        let allowed =
+            "either \"push_message_buffer_length\", which sets both bounds, or single bounds";
+        other.map_or(Ok(()), |other| Err(ConfigError::Conflict { directive, other, allowed }))
+    }
+
+    /// The bounds of the message buffer as said, where `push_store_messages off` says 0 for both.
+    fn bounds(&self) -> (Option<u64>, Option<u64>) {
+        match self.store_messages {
+            Some(false) => (Some(0), Some(0)),
+            Some(true) | None => (self.min_messages, self.max_messages),
+        }
+    }
+}
+
+fn inherit<T: Clone>(own: &mut Option<T>, parent: &Option<T>) {
+    if own.is_none() {
+        own.clone_from(parent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(min: Option<u64>, max: Option<u64>) -> LocationConf {
+        LocationConf { min_messages: min, max_messages: max, ..LocationConf::default() }
+    }
+
+    fn store(on: bool) -> LocationConf {
+        LocationConf { store_messages: Some(on), ..LocationConf::default() }
+    }
+
+    /// The bounds that hold after merging `levels`, the outermost first.
+    fn meant(levels: &[LocationConf]) -> Result<(u64, u64), ConfigError> {
+        let mut merged = LocationConf::default();
+        for level in levels {
+            let mut level = level.clone();
+            level.merge(&merged)?;
+            merged = level;
+        }
+        let settings = merged.settings();
+        Ok((settings.min_messages, settings.max_messages))
+    }
+
+    #[test]
+    fn defaults() {
+        let settings = LocationConf::default().settings();
+        assert_eq!(settings, Settings::default());
+        assert_eq!(meant(&[LocationConf::default()]), Ok((1, 10)));
+    }
+
+    #[test]
+    fn bounds_are_inherited_each_by_itself() {
+        let (min, max) = (bounds(Some(2), None), bounds(None, Some(20)));
+        assert_eq!(meant(&[min.clone(), max.clone()]), Ok((2, 20)));
+        assert_eq!(meant(&[max, min, LocationConf::default()]), Ok((2, 20)));
+    }
+
+    #[test]
+    fn a_maximum_below_the_minimum_is_an_error_wherever_they_were_said() {
+        let error = Err(ConfigError::MaxBelowMin { max: 4, min: 5 });
+        assert_eq!(meant(&[bounds(Some(5), Some(4))]), error);
+        assert_eq!(meant(&[bounds(Some(5), None), bounds(None, Some(4))]), error);
+        assert_eq!(meant(&[bounds(None, Some(4)), bounds(Some(5), None)]), error);
+        let text = ConfigError::MaxBelowMin { max: 4, min: 5 }.to_string();
+        for part in [
+            "push_max_message_buffer_length\" is 4",
+            "push_min_message_buffer_length\", which is 5",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_minimum_that_nobody_said_gives_way() {
+        assert_eq!(meant(&[bounds(None, Some(0))]), Ok((0, 0)));
+        assert_eq!(meant(&[bounds(None, Some(1))]), Ok((1, 1)));
+    }
+
+    #[test]
+    fn a_maximum_that_nobody_said_gives_way() {
+        assert_eq!(meant(&[bounds(Some(20), None)]), Ok((20, 20)));
+        assert_eq!(meant(&[bounds(Some(20), None), bounds(None, Some(30))]), Ok((20, 30)));
+    }
+
+    #[test]
+    fn storing_nothing_is_bounds_of_zero() {
+        assert_eq!(meant(&[store(false)]), Ok((0, 0)));
+        assert_eq!(meant(&[store(false), LocationConf::default()]), Ok((0, 0)));
+        assert_eq!(meant(&[bounds(Some(3), Some(30)), store(false)]), Ok((0, 0)));
+    }
+
+    #[test]
+    fn storing_does_not_undo_an_inherited_zero() {
+        assert_eq!(meant(&[store(false), store(true)]), Ok((0, 0)));
+        assert_eq!(meant(&[store(true)]), Ok((1, 10)));
+    }
+
+    #[test]
+    fn a_length_undoes_an_inherited_zero() {
+        assert_eq!(meant(&[store(false), bounds(None, Some(5))]), Ok((0, 5)));
+        assert_eq!(meant(&[store(false), bounds(Some(5), Some(5))]), Ok((5, 5)));
+        assert_eq!(
+            meant(&[store(false), bounds(Some(5), None)]),
+            Err(ConfigError::MaxBelowMin { max: 0, min: 5 })
+        );
+    }
+
+    #[test]
+    fn storing_nothing_wins_over_a_length_in_the_same_block_with_a_warning() {
+        let mut conf = LocationConf { store_messages: Some(false), ..bounds(Some(2), Some(20)) };
+        let expected = vec![
+            Warning::StoreOffWins { directive: MIN_LENGTH },
+            Warning::StoreOffWins { directive: MAX_LENGTH },
+        ];
+        assert_eq!(conf.merge(&LocationConf::default()), Ok(expected));
+        assert_eq!(conf.settings().max_messages, 0);
+        assert_eq!(conf.settings().min_messages, 0);
+    }
+
+    #[test]
+    fn storing_nothing_beside_push_message_buffer_length_warns_once() {
+        let mut conf = store(false);
+        assert_eq!(conf.set_messages(&[b"5"]), Ok(()));
+        assert_eq!(
+            conf.merge(&LocationConf::default()),
+            Ok(vec![Warning::StoreOffWins { directive: LENGTH }])
+        );
+    }
+
+    #[test]
+    fn storing_nothing_beside_a_length_of_zero_is_no_warning() {
+        let mut conf = LocationConf { store_messages: Some(false), ..bounds(Some(0), Some(0)) };
+        assert_eq!(conf.merge(&LocationConf::default()), Ok(vec![]));
+        assert_eq!(store(true).merge(&bounds(Some(2), Some(20))), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_length_beside_an_inherited_storing_of_nothing_is_no_warning() {
+        assert_eq!(bounds(None, Some(5)).merge(&store(false)), Ok(vec![]));
+    }
+
+    #[test]
+    fn roles_are_not_inherited_and_mechanisms_are() {
+        let mut location = LocationConf::default();
+        assert_eq!(location.set_subscriber(&[b"interval-poll"]), Ok(()));
+        let mut inner = LocationConf::default();
+        assert_eq!(inner.merge(&location), Ok(vec![]));
+        assert_eq!(location.role, Some(Role::Subscriber(Mechanism::IntervalPoll)));
+        assert_eq!(inner.role, None);
+        assert_eq!(inner.settings().mechanism, Mechanism::IntervalPoll);
+    }
+
+    #[test]
+    fn a_subscriber_location_inside_another_has_its_own_mechanism() {
+        let mut outer = LocationConf::default();
+        let mut inner = LocationConf::default();
+        assert_eq!(outer.set_subscriber(&[b"i"]), Ok(()));
+        assert_eq!(inner.set_subscriber(&[]), Ok(()));
+        assert_eq!(inner.merge(&outer), Ok(vec![]));
+        assert_eq!(inner.settings().mechanism, Mechanism::LongPoll);
+    }
+
+    #[test]
+    fn everything_else_is_inherited_unless_said() {
+        let parent = LocationConf {
+            channel_id: Some(b"$arg_id".to_vec()),
+            concurrency: Some(Concurrency::Last),
+            delete_oldest_received: Some(true),
+            message_timeout_ms: Some(1),
+            subscriber_timeout_ms: Some(2),
+            channel_timeout_ms: Some(3),
+            authorized_only: Some(true),
+            group: Some(b"g".to_vec()),
+            max_id_length: Some(4),
+            max_subscribers: Some(5),
+            ignore_queue_on_no_cache: Some(true),
+            ..LocationConf::default()
+        };
+        let mut child = LocationConf::default();
+        assert_eq!(child.merge(&parent), Ok(vec![]));
+        assert_eq!(child, parent);
+
+        let own = LocationConf {
+            channel_id: Some(b"x".to_vec()),
+            concurrency: Some(Concurrency::First),
+            delete_oldest_received: Some(false),
+            message_timeout_ms: Some(0),
+            subscriber_timeout_ms: Some(0),
+            channel_timeout_ms: Some(0),
+            authorized_only: Some(false),
+            group: Some(Vec::new()),
+            max_id_length: Some(0),
+            max_subscribers: Some(0),
+            ignore_queue_on_no_cache: Some(false),
+            ..LocationConf::default()
+        };
+        let mut child = own.clone();
+        assert_eq!(child.merge(&parent), Ok(vec![]));
+        assert_eq!(child, own);
+    }
+
+    #[test]
+    fn settings_are_what_was_said() {
+        let conf = LocationConf {
+            mechanism: Some(Mechanism::IntervalPoll),
+            concurrency: Some(Concurrency::First),
+            min_messages: Some(2),
+            max_messages: Some(3),
+            delete_oldest_received: Some(true),
+            message_timeout_ms: Some(4),
+            subscriber_timeout_ms: Some(5),
+            channel_timeout_ms: Some(6),
+            authorized_only: Some(true),
+            group: Some(b"g".to_vec()),
+            max_id_length: Some(7),
+            max_subscribers: Some(8),
+            ignore_queue_on_no_cache: Some(true),
+            ..LocationConf::default()
+        };
+        assert_eq!(
+            conf.settings(),
+            Settings {
+                mechanism: Mechanism::IntervalPoll,
+                concurrency: Concurrency::First,
+                min_messages: 2,
+                max_messages: 3,
+                delete_oldest_received: true,
+                message_timeout_ms: 4,
+                subscriber_timeout_ms: 5,
+                channel_timeout_ms: 6,
+                authorized_only: true,
+                group: b"g".to_vec(),
+                max_id_length: 7,
+                max_subscribers: 8,
+                ignore_queue_on_no_cache: true,
+            }
+        );
+    }
+}
