@@ -1,0 +1,145 @@
+//! Moving to a zone of another size.
+
+use super::arena::Bytes;
+use super::memory::{At, Tombstone};
+use super::record::{ChannelHead, LedgerBlock, MessageHead, IN_FILE};
+use super::Zone;
+use crate::clock::Now;
+
+/// What was moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Channels moved.
+    pub channels: u32,
+    /// Messages moved.
+    pub messages: u32,
+    /// Messages that found no room: the oldest of the channels that hold most.
+    pub dropped: u32,
+}
+
+impl Zone<'_> {
+    /// Copies all channels and messages of another zone, and closes that one: from then on nobody can publish there, so
+    /// nothing is lost between the two. Cursors stay valid. Waiting subscribers are not moved: their connections belong
+    /// to the other zone's workers.
+    pub fn carry_from(&mut self, old: &mut Zone<'_>, now: Now) -> Carried {
+        old.turn_wheel(now, u32::MAX);
+        self.header.lives = self.header.lives.max(old.header.lives);
+        self.header.stamps = self.header.stamps.max(old.header.stamps);
+        // The ids' hashes differ, as the key does: what the tombstones know goes into the floor.
+        let floor = Tombstone {
+            time: old.header.dead_time,
+            tag: old.header.dead_tag,
+            ..Tombstone::default()
+        };
+        for dead in old.header.tombstones.into_iter().chain([floor]) {
+            self.raise_floor(dead);
+        }
+        let mut carried = Carried::default();
+        let evicted = self.header.counters.evicted;
+        for bucket in 0..old.buckets.len() {
+            for channel in old.bucket_channels(bucket) {
+                self.carry_channel(old, channel, &mut carried, now);
+            }
+        }
+        carried.dropped += (self.header.counters.evicted - evicted) as u32;
+        carried.messages = self.header.message_count;
+        old.header.closed = 1;
+        carried
+    }
+
+    fn carry_channel(&mut self, old: &Zone<'_>, from: At, carried: &mut Carried, now: Now) {
+        let head = *old.get::<ChannelHead>(from);
+        let Ok(channel) = self.create_channel(&old.id_of(from), head.timeout, now) else {
+            carried.dropped += head.stored + head.transient;
+            self.trash_files_of(old, head.first);
+            return;
+        };
+        carried.channels += 1;
+        let copy = self.get_mut::<ChannelHead>(channel);
+        copy.life = head.life;
+        copy.next_seq = head.next_seq;
+        copy.last_time = head.last_time;
+        copy.last_tag = head.last_tag;
+        copy.requested = head.requested;
+        if head.ledger.is_some() {
+            if let Some(at) = self.allocate() {
+                let ledger = *old.get::<LedgerBlock>(head.ledger);
+                self.put(at, ledger);
+                self.get_mut::<ChannelHead>(channel).ledger = at;
+            }
+        }
+        let mut at = head.first;
+        while at.is_some() {
+            let message = old.get::<MessageHead>(at);
+            if !self.carry_message(old, message, channel, now) {
+                carried.dropped += 1;
+                self.trash_file_of(old, message);
+                self.record_dropped(channel, message);
+            }
+            at = message.next;
+        }
+        // What was in the log before the ids ran on must not be given again.
+        let copy = self.get_mut::<ChannelHead>(channel);
+        copy.next_seq = head.next_seq;
+        copy.last_time = head.last_time;
+        copy.last_tag = head.last_tag;
+        self.rest_if_idle(channel, now);
+    }
+
+    fn trash_files_of(&mut self, old: &Zone<'_>, mut at: At) {
+        while at.is_some() {
+            let message = old.get::<MessageHead>(at);
+            self.trash_file_of(old, message);
+            at = message.next;
+        }
+    }
+
+    fn trash_file_of(&mut self, old: &Zone<'_>, message: &MessageHead) {
+        if message.flags & IN_FILE != 0 {
+            self.trash.push(old.path_of(message));
+        }
+    }
+
+    fn carry_message(
+        &mut self,
+        old: &Zone<'_>,
+        message: &MessageHead,
+        channel: At,
+        now: Now,
+    ) -> bool {
+        if self.reserve(message.blocks, channel, now).is_err() {
+            return false;
+        }
+        let rest_len = usize::from(message.type_len) + message.content_len as usize;
+        let mut content = Vec::new();
+        old.read_chain(message.rest, rest_len.saturating_sub(message.content.len()), &mut content);
+        let Some(at) = self.allocate() else {
+            return false;
+        };
+        let Some(rest) = self.write_chain(&mut Bytes::new(&content, &[])) else {
+            self.free(at);
+            return false;
+        };
+        let last = self.get::<ChannelHead>(channel).last;
+        let copy = MessageHead {
+            rest,
+            channel,
+            prev: last,
+            next: At::NONE,
+            wheel_next: At::NONE,
+            wheel_prev: At::NONE,
+            wheel_slot: 0,
+            ..*message
+        };
+        self.put(at, copy);
+        self.commit();
+        match last {
+            At::NONE => self.get_mut::<ChannelHead>(channel).first = at,
+            last => self.get_mut::<MessageHead>(last).next = at,
+        }
+        self.commit();
+        self.note_appended(channel, at);
+        self.arm(at, message.deadline);
+        true
+    }
+}

@@ -1,0 +1,224 @@
+//! Worker slots: who waits for hints, and the hints.
+//!
+//! A hint says only "this channel moved" (invariant I3): the worker reads the log to find out what happened. A hint that
+//! is lost is made good by the worker's next tick, one too many does no harm, and a full mailbox means "look at all".
+
+use bytemuck::Zeroable;
+
+use super::channel::ChannelRef;
+use super::memory::At;
+use super::record::{kind, ChannelHead, Hint, MailBlock, SlotHead, MAIL_BLOCKS, MAIL_INLINE};
+use super::Zone;
+use crate::clock::Now;
+use crate::message::Life;
+
+/// Deleted channels looked at by one sweep.
+const LEAVING_PER_SWEEP: usize = 256;
+
+/// A worker's place in the zone, from [`Zone::join`] to [`Zone::part`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRef {
+    pub(super) at: At,
+    pub(super) generation: u32,
+}
+
+/// What a worker finds in its mailbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// Channels that moved.
+    pub moved: Vec<Life>,
+    /// There were more hints than fit: look at every channel.
+    pub look_at_all: bool,
+}
+
+impl Zone<'_> {
+    /// Takes the slot with this index for a worker. What a former worker of the slot left counts no more.
+    ///
+    /// Returns nothing if the zone has no room.
+    pub fn join(&mut self, index: u32, pid: u32, now: Now) -> Option<SlotRef> {
+        let at = match self.slots().into_iter().find(|at| self.get::<SlotHead>(*at).index == index)
+        {
+            Some(at) => at,
+            None => self.create_slot(index, now)?,
+        };
+        self.retire(at);
+        let slot = self.get_mut::<SlotHead>(at);
+        slot.pid = pid;
+        Some(SlotRef { at, generation: slot.generation })
+    }
+
+    /// Gives a worker's slot up.
+    pub fn part(&mut self, slot: SlotRef) {
+        if self.get::<SlotHead>(slot.at).generation == slot.generation {
+            self.retire(slot.at);
+        }
+    }
+
+    /// Empties a worker's mailbox.
+    pub fn take_mail(&mut self, slot: SlotRef) -> Mail {
+        let head = *self.get::<SlotHead>(slot.at);
+        if head.generation != slot.generation {
+            return Mail { look_at_all: true, ..Mail::default() };
+        }
+        let hints = (0..head.mail_len).map(|place| self.hint(&head, place));
+        let moved = hints
+            .filter_map(|hint| {
+                let channel = self.get::<ChannelHead>(hint.channel);
+                let same = channel.kind == kind::CHANNEL && channel.life as u32 == hint.life;
+                same.then_some(Life(channel.life))
+            })
+            .collect();
+        let slot = self.get_mut::<SlotHead>(slot.at);
+        let look_at_all = slot.overflow != 0;
+        slot.mail_len = 0;
+        slot.overflow = 0;
+        slot.signaled = 0;
+        Mail { moved, look_at_all }
+    }
+
+    fn hint(&self, slot: &SlotHead, place: u32) -> Hint {
+        let (block, place) = (place as usize / MAIL_INLINE, place as usize % MAIL_INLINE);
+        let at = slot.mail.get(block).copied().unwrap_or(At::NONE);
+        self.get::<MailBlock>(at).hints.get(place).copied().unwrap_or_default()
+    }
+
+    /// Hints to every worker that has subscribers of the channel, but for those that have a hint already.
+    pub(super) fn notify(&mut self, channel: At) {
+        for place in self.entry_places(channel) {
+            let entry = self.entry(place);
+            if entry.subscribers() == 0 || entry.is_notified() || !self.is_live(entry) {
+                continue;
+            }
+            self.set_notified(place, true);
+            self.post(entry.slot, channel);
+        }
+    }
+
+    fn post(&mut self, slot: At, channel: At) {
+        let life = self.get::<ChannelHead>(channel).life as u32;
+        let head = *self.get::<SlotHead>(slot);
+        let (block, place) =
+            (head.mail_len as usize / MAIL_INLINE, head.mail_len as usize % MAIL_INLINE);
+        match head.mail.get(block).copied().filter(|at| at.is_some()) {
+            Some(at) => {
+                if let Some(hint) = self.get_mut::<MailBlock>(at).hints.get_mut(place) {
+                    *hint = Hint { channel, life };
+                }
+                self.get_mut::<SlotHead>(slot).mail_len += 1;
+            }
+            None => self.get_mut::<SlotHead>(slot).overflow = 1,
+        }
+        self.signal(slot);
+    }
+
+    /// Has the worker woken after unlocking, unless it has been woken and has not looked yet.
+    fn signal(&mut self, slot: At) {
+        let head = self.get_mut::<SlotHead>(slot);
+        if head.signaled == 0 {
+            head.signaled = 1;
+            let index = head.index;
+            self.wake.push(index);
+        }
+    }
+
+    /// Has every worker look at everything: after a recovery nobody knows which hints were lost.
+    pub(super) fn alarm(&mut self) {
+        for at in self.slots() {
+            let slot = self.get_mut::<SlotHead>(at);
+            slot.mail_len = 0;
+            slot.overflow = 1;
+            slot.signaled = 0;
+            if slot.pid != 0 {
+                self.signal(at);
+            }
+        }
+    }
+
+    /// All slots.
+    pub(super) fn slots(&self) -> Vec<At> {
+        let mut slots = Vec::new();
+        let mut at = self.header.slots;
+        while at.is_some() && slots.len() <= self.blocks.len() {
+            slots.push(at);
+            at = self.get::<SlotHead>(at).next;
+        }
+        slots
+    }
+
+    fn create_slot(&mut self, index: u32, now: Now) -> Option<At> {
+        self.reserve(1 + MAIL_BLOCKS as u32, At::NONE, now).ok()?;
+        let at = self.allocate()?;
+        let mut slot = SlotHead { kind: kind::SLOT, index, ..SlotHead::zeroed() };
+        for place in &mut slot.mail {
+            *place = self.allocate()?;
+            self.put(*place, MailBlock { kind: kind::PART, ..MailBlock::zeroed() });
+        }
+        slot.next = self.header.slots;
+        self.put(at, slot);
+        self.commit();
+        self.header.slots = at;
+        self.commit();
+        Some(at)
+    }
+
+    /// Ends a generation of a slot: its entries in channels are stale from now on.
+    fn retire(&mut self, at: At) {
+        let slot = self.get_mut::<SlotHead>(at);
+        let had_worker = slot.pid != 0;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.pid = 0;
+        slot.mail_len = 0;
+        slot.overflow = 0;
+        slot.signaled = 0;
+        if had_worker {
+            self.header.scan = 1;
+        }
+    }
+
+    /// Notices workers that have died and whose slot nobody took.
+    pub(super) fn release_dead_slots(&mut self, is_alive: impl Fn(u32) -> bool) {
+        for at in self.slots() {
+            let pid = self.get::<SlotHead>(at).pid;
+            if pid != 0 && !is_alive(pid) {
+                self.retire(at);
+            }
+        }
+    }
+
+    /// Goes on with removing the subscriber counts of dead workers, so that their channels can be collected. They count
+    /// no more in any case; this only gives the memory back. A walk over the whole table takes about a minute.
+    pub(super) fn scan_for_stale_entries(&mut self, now: Now) {
+        let begin = self.header.scan;
+        if begin == 0 {
+            return;
+        }
+        let buckets = self.header.bucket_count;
+        let end = begin.saturating_add((buckets / 60).max(1024));
+        self.header.scan = if end > buckets { 0 } else { end };
+        for bucket in begin..end.min(buckets + 1) {
+            for channel in self.bucket_channels(bucket as usize - 1) {
+                self.drop_stale_entries(channel);
+                self.rest_if_idle(channel, now);
+            }
+        }
+    }
+
+    /// Frees deleted channels whose subscribers were all of workers that have died.
+    pub(super) fn release_leaving(&mut self, now: Now) {
+        let mut at = self.header.leaving;
+        for _ in 0..LEAVING_PER_SWEEP {
+            if at.is_none() {
+                return;
+            }
+            let next = self.get::<ChannelHead>(at).bucket_next;
+            self.rest_if_idle(at, now);
+            at = next;
+        }
+    }
+
+    /// The channel that a reference names, if that life of it has not ended.
+    pub(super) fn resolve(&self, channel: ChannelRef) -> Option<At> {
+        let head = self.get::<ChannelHead>(channel.at);
+        (head.kind == kind::CHANNEL && head.life == channel.life.0).then_some(channel.at)
+    }
+}

@@ -1,0 +1,196 @@
+//! Timers fire in time: never early, and at most a second late when the wheel is turned every second.
+
+use super::*;
+
+fn expired(world: &mut World) -> u64 {
+    world.with(|zone, _| zone.usage().counters.expired)
+}
+
+#[test]
+fn messages_go_within_a_second_of_their_time() {
+    for (timeout, step) in [
+        (1, 1000),
+        (999, 1000),
+        (1000, 1000),
+        (1001, 1000),
+        (63_000, 1000),
+        (64_000, 1000),
+        (64_001, 700),
+        (65_000, 1000),
+        (127_500, 1300),
+        (4_095_000, 1000),
+        (4_096_000, 1000),
+        (4_097_000, 999),
+        (4_160_000, 1000),
+        (262_143_000, 610_000),
+        (262_144_000, 610_000),
+        (262_145_000, 630_000),
+        (16_777_217_000, 60_000_000),
+    ] {
+        // Millions of seconds take their time: once is enough.
+        let phases = if timeout < 1 << 30 { 5 } else { 1 };
+        for phase in [4_095_001, 0, 1, 999, 63_000].into_iter().take(phases) {
+            let mut world = World::new(64);
+            world.pass(phase);
+            // So that the wheel is where it would be.
+            world.sweep();
+            world.publish(Publication { message_timeout: timeout, ..say(b"c", &[b"x"]) });
+            let due = world.now.mono + timeout;
+            while world.now.mono < due + 1000 {
+                // Long waits in longer steps, but the end second by second.
+                let until = due.saturating_sub(world.now.mono);
+                world.pass(if until > 2 * step { step } else { step.min(1000) });
+                let mut zone = Zone::enter(&mut world.memory, world.now).unwrap();
+                zone.sweep(world.now, |_| true);
+                if zone.usage().counters.expired == 1 {
+                    break;
+                }
+            }
+            assert_eq!(expired(&mut world), 1, "{timeout} from {phase}");
+            assert!(world.now.mono >= due, "{timeout} from {phase} fired early");
+        }
+    }
+}
+
+#[test]
+fn an_expired_message_is_not_seen_though_the_wheel_has_not_turned() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let (channel, cursor, reign) = world.wait(b"c", slot);
+    world.publish(Publication { message_timeout: 300, ..say(b"c", &[b"x"]) });
+    world.pass(299);
+    let answer = world.with(|zone, now| zone.next(channel, cursor, reign, now));
+    assert!(matches!(answer, Answer::Message(_)));
+    world.pass(1);
+    let answer = world.with(|zone, now| zone.next(channel, cursor, reign, now));
+    assert_eq!(answer, Answer::UpToDate);
+    assert_eq!(world.read(b"c", Position::Oldest), None);
+    assert_eq!(world.with(|zone, now| zone.info(b"c", now)).unwrap().messages, 0);
+}
+
+#[test]
+fn after_a_long_sleep_all_that_is_due_goes_in_a_few_sweeps() {
+    for hours in [1, 10, 24 * 7, 24 * 30] {
+        let mut world = World::new(2048);
+        for number in 0..200u64 {
+            let name = format!("{}", number % 10);
+            let message_timeout = 1 + number * number * 7;
+            world.publish(Publication { message_timeout, ..say(name.as_bytes(), &[b"x"]) });
+            world.pass(37);
+        }
+        world.pass(hours * 3_600_000);
+        let seconds = hours * 3600 + 10;
+        let most = seconds / 65_536 + 2;
+        for _ in 0..most {
+            world.sweep();
+        }
+        assert_eq!(expired(&mut world), 200, "{hours} h");
+        // A few more for the channels, whose idle time has begun only now.
+        world.pass(7000);
+        world.sweep();
+        assert_eq!(world.used(), 0);
+        assert_eq!(world.with(|zone, _| zone.usage().counters.collected), 10);
+    }
+}
+
+#[test]
+fn operations_and_sweeps_fire_no_more_than_their_budget() {
+    let mut world = World::new(24_576);
+    for number in 0..10_000u32 {
+        let name = (number % 100).to_string();
+        let publication = Publication {
+            message_timeout: 2000,
+            max_messages: 1_000_000,
+            ..say(name.as_bytes(), &[b"x"])
+        };
+        // Not verified each time: that would take long.
+        let mut zone = Zone::enter(&mut world.memory, world.now).unwrap();
+        zone.publish(&publication, world.now).unwrap();
+    }
+    world.pass(3000);
+    world.with(|zone, now| zone.info(b"no channel", now));
+    assert_eq!(expired(&mut world), 64);
+    world.with(|zone, now| zone.sweep(now, |_| true));
+    assert_eq!(expired(&mut world), 64 + 4096);
+    // A channel that is asked is exact at once.
+    let info = world.with(|zone, now| zone.info(b"7", now)).unwrap();
+    assert_eq!(info.messages, 0);
+    for _ in 0..3 {
+        world.sweep();
+    }
+    assert_eq!(expired(&mut world), 10_000);
+    world.pass(6000);
+    world.sweep();
+    assert_eq!(world.used(), 0);
+}
+
+#[test]
+fn idle_channels_are_collected_when_their_time_is_over() {
+    let mut world = World::new(64);
+    let wish = Subscription { channel_timeout: 10, ..ask(b"c", Position::Oldest) };
+    world.subscribe(wish).unwrap();
+    world.pass(9_000);
+    world.sweep();
+    // Somebody asks again: the time begins anew.
+    world.subscribe(wish).unwrap();
+    world.pass(9_999);
+    world.sweep();
+    assert_eq!(world.with(|zone, _| zone.usage().channels), 1);
+    world.pass(1);
+    world.sweep();
+    assert_eq!(world.with(|zone, _| zone.usage().channels), 0);
+    assert_eq!(world.used(), 0);
+}
+
+#[test]
+fn channels_with_messages_or_subscribers_stay() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let used = world.used();
+    world.publish(Publication {
+        channel_timeout: 0,
+        message_timeout: 60_000,
+        ..say(b"a", &[b"x"])
+    });
+    let (waiting, ..) = world.wait(b"b", slot);
+    for _ in 0..59 {
+        world.pass(1000);
+        world.sweep();
+    }
+    assert_eq!(world.with(|zone, _| zone.usage().channels), 2);
+    world.with(|zone, now| zone.leave(waiting, slot, 1, now));
+    for _ in 0..8 {
+        world.pass(1000);
+        world.sweep();
+    }
+    assert_eq!(world.with(|zone, _| zone.usage().channels), 0);
+    assert_eq!(world.used(), used);
+}
+
+#[test]
+fn a_channel_with_no_idle_time_is_not_collected_under_an_operation_s_feet() {
+    // The wheel is behind, so that making room fires the timer of the very channel that is used.
+    for phase in [0, 1, 999] {
+        let mut world = World::new(64);
+        world.pass(phase);
+        let slots: Vec<_> = (0..4).map(|index| world.join(index)).collect();
+        for number in 0..7u32 {
+            let name = number.to_string();
+            world.publish(Publication { message_timeout: 500, ..say(name.as_bytes(), &[b"x"]) });
+        }
+        let wish = Subscription { channel_timeout: 0, ..ask(b"c", Position::Oldest) };
+        world.subscribe(wish).unwrap();
+        world.pass(2000);
+        let publication = Publication { channel_timeout: 0, ..say(b"c", &[&[b'x'; 3000]]) };
+        world.with(|zone, now| {
+            // What an ordinary operation leaves when its budget is used up.
+            let at = zone.find(b"c").unwrap();
+            let free = zone.usage().blocks - zone.usage().used_blocks;
+            zone.reserve(free + 3, at, now).unwrap();
+            assert_eq!(zone.find(b"c"), Some(at));
+        });
+        world.publish(publication);
+        world.with(|zone, _| assert_eq!(zone.seqs_of(b"c"), [1]));
+        drop(slots);
+    }
+}
