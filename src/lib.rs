@@ -1,0 +1,49 @@
+//! HTTP push for nginx: this crate is the nginx module, `ngx_http_push_module.so`.
+//!
+//! # Architecture
+//!
+//! A *channel* is a log in a shared memory zone. A *subscriber* is a cursor into that log and a connection. A *publisher*
+//! appends to the log and hints to the workers that have subscribers of the channel; each of them reads the log and
+//! serves its own. No worker owns a channel, so any may die; no message is queued for anybody, so a slow or absent client
+//! costs no memory.
+//!
+//! ```text
+//! POST ─► publisher ─► zone.publish ── hint: "this channel moved" ──┐      reply 201 or 202 with channel info
+//!                        │ (under the zone's lock)                  │ per worker: mailbox in the zone, eventfd
+//!                        ▼                                          ▼
+//!                   log in the zone ◄── zone.next(cursor) ── worker: hub of parked requests ─► reply to each
+//!                        ▲
+//! GET ──► subscriber ────┘ a message: reply now; none: park
+//! ```
+//!
+//! The code is in two crates:
+//!
+//! * `comet` is the engine: what channels, messages, cursors and configurations are, as plain safe Rust without nginx,
+//!   sockets or a clock. Read it from its own `lib.rs` on. All that can be tested without nginx is there.
+//! * this crate is the edge. It turns nginx's calls into calls of comet, and comet's answers into nginx's output.
+//!
+//! | here | what it does |
+//! |---|---|
+//! | `publisher`, `subscriber` | the two content handlers: from a request to a reply, or to a parked request |
+//! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
+//! | `channel` | which channel a request is about |
+//! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
+//! | `spool` | large messages in files |
+//! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
+//!
+//! # Life
+//!
+//! * Configuration: each directive is a row in `comet::config::DIRECTIVES`; `nginx::directive` makes nginx's table of it. If
+//!   no location publishes or subscribes, nothing of what follows happens.
+//! * Master: `nginx::module` asks for the zone, makes eventfds for all workers that may come, and, if a reload changes the
+//!   zone's size, moves the channels over.
+//! * Worker: takes a slot in the zone (`worker::start`), listens to its eventfd, ticks once a second, and gives the slot up at its
+//!   end. If it is killed, its successor in the slot, or any other worker's tick, makes its subscribers count no more.
+//! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once.
+mod channel;
+mod copies;
+mod nginx;
+mod publisher;
+mod spool;
+mod subscriber;
+mod worker;

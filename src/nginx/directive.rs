@@ -1,0 +1,173 @@
+//! From the table of directives to nginx's: one setter serves them all.
+
+use std::ffi::{c_char, c_void};
+
+use comet::config::{Apply, Args, Contexts, Directive, Role, DIRECTIVES};
+use nginx_sys::{
+    ngx_command_t, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
+    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
+    ngx_http_handler_pt, ngx_int_t, ngx_palloc, ngx_str_t, ngx_uint_t, NGX_CONF_NOARGS,
+    NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_OK,
+};
+
+use super::conf::{self, Location, CONF_ERROR, CONF_OK};
+use super::log::{self, Level};
+use super::{request, text};
+
+const COUNT: usize = DIRECTIVES.len();
+/// Longer than the longest name, for nginx compares names up to a NUL (`ngx_conf_handler`).
+const NAME_SIZE: usize = 48;
+
+/// The names, each ended by a NUL.
+static NAMES: [[u8; NAME_SIZE]; COUNT] = names();
+
+const fn names() -> [[u8; NAME_SIZE]; COUNT] {
+    let mut names = [[0; NAME_SIZE]; COUNT];
+    let mut rest = DIRECTIVES;
+    let mut free: &mut [[u8; NAME_SIZE]] = &mut names;
+    while let ([directive, others @ ..], [name, later @ ..]) = (rest, free) {
+        assert!(directive.name.len() < NAME_SIZE);
+        let (name, _nul) = name.split_at_mut(directive.name.len());
+        name.copy_from_slice(directive.name.as_bytes());
+        rest = others;
+        free = later;
+    }
+    names
+}
+
+/// nginx's table, ended by an empty row.
+pub(super) static mut COMMANDS: [ngx_command_t; COUNT + 1] = commands();
+
+const fn commands() -> [ngx_command_t; COUNT + 1] {
+    let mut commands = [const { ngx_command_t::empty() }; COUNT + 1];
+    let mut rest = DIRECTIVES;
+    let mut names: &[[u8; NAME_SIZE]] = &NAMES;
+    let mut free: &mut [ngx_command_t] = &mut commands;
+    while let ([directive, others @ ..], [name, unnamed @ ..], [command, later @ ..]) =
+        (rest, names, free)
+    {
+        *command = ngx_command_t {
+            name: text::borrowed(name.split_at(directive.name.len()).0),
+            type_: type_of(directive),
+            set: Some(set),
+            conf: NGX_HTTP_LOC_CONF_OFFSET,
+            offset: 0,
+            post: std::ptr::null_mut(),
+        };
+        rest = others;
+        names = unnamed;
+        free = later;
+    }
+    commands
+}
+
+const fn type_of(directive: &Directive) -> ngx_uint_t {
+    let mut bits = match directive.args {
+        Args::None => NGX_CONF_NOARGS,
+        Args::One => NGX_CONF_TAKE1,
+        Args::ZeroOrOne => NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+    };
+    if directive.contexts.contains(Contexts::HTTP) {
+        bits |= NGX_HTTP_MAIN_CONF;
+    }
+    if directive.contexts.contains(Contexts::SERVER) {
+        bits |= NGX_HTTP_SRV_CONF;
+    }
+    if directive.contexts.contains(Contexts::LOCATION) {
+        bits |= NGX_HTTP_LOC_CONF;
+    }
+    if directive.contexts.contains(Contexts::LOCATION_IF) {
+        bits |= NGX_HTTP_LIF_CONF;
+    }
+    bits as ngx_uint_t
+}
+
+unsafe extern "C" fn set(
+    cf: *mut ngx_conf_t,
+    command: *mut ngx_command_t,
+    _conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes the row of COMMANDS, and the words of the directive, which live in the configuration's pool.
+    let (name, words) = unsafe {
+        let words: &[ngx_str_t] = (*(*cf).args).as_slice();
+        (text::bytes((*command).name), words)
+    };
+    // SAFETY: as above.
+    let words: Vec<&[u8]> =
+        words.iter().skip(1).map(|word| unsafe { text::bytes(*word) }).collect();
+    let Some(directive) = DIRECTIVES.iter().find(|row| row.name.as_bytes() == name) else {
+        return CONF_ERROR;
+    };
+    // SAFETY: nginx is reading a block inside `http`; both references end with this function.
+    let (Some(main), Some(location)) =
+        (unsafe { conf::main_of(cf) }, unsafe { conf::location_of(cf) })
+    else {
+        return CONF_ERROR;
+    };
+    let before = location.said.role;
+    let result = match directive.apply {
+        Apply::Main(apply) => apply(&mut main.said, &words),
+        Apply::Location(apply) => apply(&mut location.said, &words),
+    };
+    if let Err(error) = result {
+        // SAFETY: nginx's own configuration.
+        unsafe { log::configuration(cf, Level::Emergency, &error.to_string()) };
+        return CONF_ERROR;
+    }
+    if let (None, Some(role)) = (before, location.said.role) {
+        main.used = true;
+        let handler = match role {
+            Role::Publisher => request::publisher_handler(),
+            Role::Subscriber(_) => request::subscriber_handler(),
+        };
+        // SAFETY: nginx is reading this block.
+        unsafe { install(cf, handler) };
+    }
+    if location.channel_id.is_null() && location.said.channel_id.is_some() {
+        // SAFETY: nginx is reading this block; the second word is the directive's value.
+        return unsafe { compile(cf, location) };
+    }
+    CONF_OK
+}
+
+/// Makes a function the content handler of the block that is being read.
+///
+/// # Safety
+///
+/// `cf` must be nginx's, inside `http`.
+unsafe fn install(cf: *mut ngx_conf_t, handler: ngx_http_handler_pt) {
+    // SAFETY: the core module is there, and its location configuration is of this type.
+    unsafe {
+        let context: *mut ngx_http_conf_ctx_t = (*cf).ctx.cast();
+        let core = *(*context).loc_conf.add(ngx_http_core_module.ctx_index);
+        (*core.cast::<ngx_http_core_loc_conf_t>()).handler = handler;
+    }
+}
+
+/// Compiles the value of `push_channel_id`, whose variables are those of nginx.
+///
+/// # Safety
+///
+/// `cf` must be nginx's, reading that directive.
+unsafe fn compile(cf: *mut ngx_conf_t, location: &mut Location) -> *mut c_char {
+    // SAFETY: the directive takes one value, so there are two words; the pool is the cycle's; all zeros is how nginx
+    // initialises the structure (`ngx_memzero`).
+    unsafe {
+        let value = (*(*cf).args).elts.cast::<ngx_str_t>().add(1);
+        let compiled: *mut ngx_http_complex_value_t =
+            ngx_palloc((*cf).pool, size_of::<ngx_http_complex_value_t>()).cast();
+        if compiled.is_null() {
+            return CONF_ERROR;
+        }
+        let mut compile: ngx_http_compile_complex_value_t = std::mem::zeroed();
+        compile.cf = cf;
+        compile.value = value;
+        compile.complex_value = compiled;
+        if ngx_http_compile_complex_value(&mut compile) != NGX_OK as ngx_int_t {
+            return CONF_ERROR;
+        }
+        location.channel_id = compiled;
+    }
+    CONF_OK
+}

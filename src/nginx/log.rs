@@ -1,0 +1,64 @@
+//! Lines in nginx's error log.
+
+use nginx_sys::{
+    ngx_conf_log_error, ngx_conf_t, ngx_cycle, ngx_log_error_core, ngx_log_t, ngx_uint_t,
+    NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_NOTICE, NGX_LOG_WARN,
+};
+
+use super::text;
+
+/// How serious a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something that an operator wants to know.
+    Notice,
+    /// Something that is probably not meant.
+    Warn,
+    /// Something that did not work.
+    Error,
+    /// Something that keeps nginx from starting.
+    Emergency,
+}
+
+impl Level {
+    fn number(self) -> ngx_uint_t {
+        (match self {
+            Level::Notice => NGX_LOG_NOTICE,
+            Level::Warn => NGX_LOG_WARN,
+            Level::Error => NGX_LOG_ERR,
+            Level::Emergency => NGX_LOG_EMERG,
+        }) as ngx_uint_t
+    }
+}
+
+/// Writes to a log, if it wants lines of that level.
+///
+/// # Safety
+///
+/// `log` must be a log of nginx's, or null.
+pub unsafe fn write(log: *mut ngx_log_t, level: Level, line: &str) {
+    // SAFETY: checked for null; the caller promises the rest.
+    if log.is_null() || unsafe { (*log).log_level } < level.number() {
+        return;
+    }
+    let line = text::borrowed(line.as_bytes());
+    // SAFETY: "%V" takes one pointer to an ngx_str_t, which lives during the call.
+    unsafe { ngx_log_error_core(level.number(), log, 0, c"%V".as_ptr(), &raw const line) };
+}
+
+/// Writes to the log of the cycle.
+pub fn cycle(level: Level, line: &str) {
+    // SAFETY: `ngx_cycle` is set before any module's code runs, and its log lives as long as the cycle.
+    unsafe { write((*ngx_cycle).log, level, line) };
+}
+
+/// Writes about a configuration, with the file and line that nginx is reading.
+///
+/// # Safety
+///
+/// `cf` must be the configuration that nginx has passed to the handler that calls this.
+pub unsafe fn configuration(cf: *mut ngx_conf_t, level: Level, line: &str) {
+    let line = text::borrowed(line.as_bytes());
+    // SAFETY: "%V" takes one pointer to an ngx_str_t, which lives during the call.
+    unsafe { ngx_conf_log_error(level.number(), cf, 0, c"%V".as_ptr(), &raw const line) };
+}

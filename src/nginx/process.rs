@@ -1,0 +1,59 @@
+//! What process this is.
+
+use nginx_sys::{
+    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_process,
+    ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
+};
+
+/// Whether this process serves requests: a worker, or the only process with `master_process off`. Cache managers do not.
+pub fn serves_requests() -> bool {
+    // SAFETY: a plain word that nginx sets at fork.
+    unsafe { ngx_process as u32 != NGX_PROCESS_HELPER }
+}
+
+/// This process's place in nginx's process table: unique among all living workers, old ones included.
+pub fn slot() -> u32 {
+    // SAFETY: plain words that nginx sets at fork; with `master_process off` there is one process and no slot.
+    unsafe {
+        if ngx_process as u32 == NGX_PROCESS_SINGLE {
+            return 0;
+        }
+        u32::try_from(ngx_process_slot).unwrap_or(0)
+    }
+}
+
+/// Whether this worker is in a graceful shutdown.
+pub fn is_exiting() -> bool {
+    // SAFETY: a plain word that nginx sets between handlers.
+    unsafe { ngx_exiting != 0 }
+}
+
+/// Whether a process exists.
+pub fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: signal 0 only asks.
+    let gone = unsafe { libc::kill(pid, 0) } != 0;
+    !gone || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Places in the process table that workers may take until the next reload: those in use, those of a new generation, and
+/// some to spare.
+///
+/// # Safety
+///
+/// Only from `init_module`, with its cycle.
+pub unsafe fn slots_needed(cycle: *mut ngx_cycle_t) -> usize {
+    // SAFETY: the core module's configuration exists once a cycle's configuration was read.
+    let workers = unsafe {
+        let conf = *(*cycle).conf_ctx.add(ngx_core_module.index);
+        let core: *mut ngx_core_conf_t = conf.cast();
+        usize::try_from((*core).worker_processes).unwrap_or(1).max(1)
+    };
+    // SAFETY: the master's own table; this runs in the master.
+    let in_use = unsafe {
+        let last = usize::try_from(ngx_last_process).unwrap_or(0);
+        let table = &raw const ngx_processes;
+        (0..last).rev().find(|slot| (*table).get(*slot).is_some_and(|process| process.pid > 0))
+    };
+    (in_use.map_or(0, |slot| slot + 1) + workers + 2).max(3 * workers + 2)
+}

@@ -1,0 +1,410 @@
+//! A request: what it says, its body, and its reply.
+
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::rc::Rc;
+
+use comet::config::Settings;
+use comet::message::Body;
+use comet::reply::{Reply, ReplyBody};
+use nginx_sys::{
+    ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_file_t, ngx_http_complex_value,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_discard_request_body,
+    ngx_http_finalize_request, ngx_http_get_indexed_variable, ngx_http_handler_pt,
+    ngx_http_output_filter, ngx_http_read_client_request_body, ngx_http_request_t,
+    ngx_http_send_header, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_pnalloc,
+    ngx_str_t, ngx_table_elt_t, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE, NGX_OK,
+};
+
+use super::conf::{Location, Main};
+use super::log::{self, Level};
+use super::module::ngx_http_push_module;
+use super::{pool, text};
+use crate::copies::Copied;
+use crate::{publisher, subscriber};
+
+/// What a content handler tells nginx: a code of nginx's, or an HTTP status for nginx's own error page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(pub(super) ngx_int_t);
+
+impl Status {
+    /// The request goes on later: with its body, or when it is answered.
+    pub const LATER: Status = Status(NGX_DONE as ngx_int_t);
+    /// Something that should not happen.
+    pub const INTERNAL_ERROR: Status = Status(NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t);
+
+    /// nginx's own error page.
+    fn error_page(status: u16) -> Self {
+        Status(status as ngx_int_t)
+    }
+
+    fn is_failure(self) -> bool {
+        self.0 == NGX_ERROR as ngx_int_t || self.0 > NGX_OK as ngx_int_t
+    }
+}
+
+/// A request that a handler was called for, until the handler returns or the request is ended.
+#[derive(Debug)]
+pub struct Request(pub(super) *mut ngx_http_request_t);
+
+/// A request's body.
+pub enum RequestBody<'a> {
+    /// In memory, in pieces.
+    Pieces(Vec<&'a [u8]>),
+    /// In a temporary file of nginx's, which nginx removes with the request unless it was moved.
+    File {
+        /// Where.
+        path: &'a [u8],
+        /// Bytes.
+        len: u64,
+        /// The directory for temporary files of this location (`client_body_temp_path`).
+        directory: &'a [u8],
+    },
+}
+
+/// The content handler of publisher locations.
+pub(super) const fn publisher_handler() -> ngx_http_handler_pt {
+    extern "C" fn handler(request: *mut ngx_http_request_t) -> ngx_int_t {
+        publisher::handle(&Request(request)).0
+    }
+    Some(handler)
+}
+
+/// The content handler of subscriber locations.
+pub(super) const fn subscriber_handler() -> ngx_http_handler_pt {
+    extern "C" fn handler(request: *mut ngx_http_request_t) -> ngx_int_t {
+        subscriber::handle(&Request(request)).0
+    }
+    Some(handler)
+}
+
+impl Request {
+    /// The method, as the client wrote it.
+    pub fn method(&self) -> &[u8] {
+        // SAFETY: a request's method lives as long as the request.
+        unsafe { text::bytes((*self.0).method_name) }
+    }
+
+    /// The settings of the location that serves this request.
+    pub fn settings(&self) -> &Settings {
+        &self.location().settings
+    }
+
+    fn location(&self) -> &Location {
+        // SAFETY: every location has what `create_location` returned, for the life of the cycle, which outlives its
+        // requests; nothing writes to it after the configuration was read.
+        unsafe { &*(*(*self.0).loc_conf.add(ngx_http_push_module.ctx_index)).cast::<Location>() }
+    }
+
+    fn core_location(&self) -> &ngx_http_core_loc_conf_t {
+        // SAFETY: as above, for nginx's own module.
+        unsafe { &*(*(*self.0).loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
+    }
+
+    /// The value of `push_channel_id`, or of `$push_channel_id` where there is none. Empty if there is no value.
+    pub fn channel_value(&self) -> &[u8] {
+        let compiled = self.location().channel_id;
+        let mut value = ngx_str_t { len: 0, data: ptr::null_mut() };
+        // SAFETY: a complex value of the configuration, or the index of a variable that every request has; the bytes live
+        // in the request's pool or in its variables.
+        unsafe {
+            if !compiled.is_null() {
+                return match ngx_http_complex_value(self.0, compiled, &mut value) {
+                    code if code == NGX_OK as ngx_int_t => text::bytes(value),
+                    _ => &[],
+                };
+            }
+            let main = *(*self.0).main_conf.add(ngx_http_push_module.ctx_index);
+            let index = (*main.cast::<Main>()).channel_id;
+            let variable = ngx_http_get_indexed_variable(self.0, index as ngx_uint_t);
+            match variable.as_ref() {
+                Some(variable) if variable.valid() != 0 && variable.not_found() == 0 => {
+                    variable.as_bytes()
+                }
+                _ => &[],
+            }
+        }
+    }
+
+    /// The values of all request headers with this name, in any case.
+    pub fn headers<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        // SAFETY: the list of request headers is complete and does not change any more; its parts hold `nelts` elements.
+        let first: *const ngx_list_part_t = unsafe { &raw const (*self.0).headers_in.headers.part };
+        let parts = std::iter::successors(Some(first), |part| {
+            // SAFETY: parts are linked by pointers to others of the same list, or null.
+            let next: *const ngx_list_part_t = unsafe { (**part).next };
+            (!next.is_null()).then_some(next)
+        });
+        let headers = parts.flat_map(|part| {
+            // SAFETY: as above.
+            let (headers, count) =
+                unsafe { ((*part).elts.cast::<ngx_table_elt_t>(), (*part).nelts) };
+            // SAFETY: as above.
+            (0..count).map(move |index| unsafe { &*headers.add(index) })
+        });
+        headers
+            // SAFETY: names and values of request headers live as long as the request.
+            .map(|header| unsafe { (text::bytes(header.key), text::bytes(header.value)) })
+            .filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// The value of the first request header with this name.
+    pub fn header(&self, name: &'static str) -> Option<&[u8]> {
+        self.headers(name).next()
+    }
+
+    /// Whether the request has a body, of whatever length.
+    pub fn has_body(&self) -> bool {
+        // SAFETY: plain fields of a living request.
+        unsafe { (*self.0).headers_in.content_length_n > 0 || (*self.0).headers_in.chunked() != 0 }
+    }
+
+    /// Has nginx skip the body.
+    pub fn discard_body(&self) {
+        // SAFETY: called from a content handler, before the body was read. What it returns is of no interest: a client
+        // that breaks off its body is noticed when the reply is sent.
+        unsafe { ngx_http_discard_request_body(self.0) };
+    }
+
+    /// Reads the whole body, then calls `publisher::publish` or `subscriber::subscribe`.
+    fn read_body(&self, then: unsafe extern "C" fn(*mut ngx_http_request_t)) -> Status {
+        // SAFETY: called from a content handler; the body's file is kept until the request ends, so that it can be moved.
+        let code = unsafe {
+            (*self.0).set_request_body_in_single_buf(1);
+            (*self.0).set_request_body_in_persistent_file(1);
+            (*self.0).set_request_body_in_clean_file(1);
+            ngx_http_read_client_request_body(self.0, Some(then))
+        };
+        if code >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+            Status(code)
+        } else {
+            Status::LATER
+        }
+    }
+
+    /// Reads the whole body, then publishes.
+    pub fn publish_body(&self) -> Status {
+        unsafe extern "C" fn then(request: *mut ngx_http_request_t) {
+            let status = publisher::publish(&Request(request));
+            // SAFETY: nginx calls this once, with the request that it counts as busy for it.
+            unsafe { ngx_http_finalize_request(request, status.0) };
+        }
+        self.read_body(then)
+    }
+
+    /// Reads and ignores the whole body, then subscribes: while a body is being skipped, a client that goes away would
+    /// not be noticed.
+    pub fn subscribe_after_body(&self) -> Status {
+        unsafe extern "C" fn then(request: *mut ngx_http_request_t) {
+            let status = subscriber::subscribe(&Request(request));
+            // SAFETY: as in `publish_body`.
+            unsafe { ngx_http_finalize_request(request, status.0) };
+        }
+        self.read_body(then)
+    }
+
+    /// The body, once it was read.
+    pub fn body(&self) -> RequestBody<'_> {
+        // SAFETY: once the body was read, `request_body` is null or complete: a chain of buffers in memory, or one in the
+        // temporary file (`ngx_http_request_body.c`). All live as long as the request.
+        unsafe {
+            let Some(body) = (*self.0).request_body.as_ref() else {
+                return RequestBody::Pieces(Vec::new());
+            };
+            if let Some(file) = body.temp_file.as_ref().filter(|file| file.file.offset > 0) {
+                let path = self.core_location().client_body_temp_path;
+                return RequestBody::File {
+                    path: text::bytes(file.file.name),
+                    len: file.file.offset as u64,
+                    directory: text::bytes((*path).name),
+                };
+            }
+            let mut pieces = Vec::new();
+            let mut link: *const ngx_chain_t = body.bufs;
+            while let Some(chain) = link.as_ref() {
+                let buffer = &*chain.buf;
+                let len = usize::try_from(buffer.last.offset_from(buffer.pos)).unwrap_or(0);
+                pieces.push(text::bytes(ngx_str_t { len, data: buffer.pos }));
+                link = chain.next;
+            }
+            RequestBody::Pieces(pieces)
+        }
+    }
+
+    /// Closes the connection after the reply, as a worker that leaves must.
+    pub fn close_afterwards(&self) {
+        // SAFETY: a plain flag of a living request.
+        unsafe { (*self.0).set_keepalive(0) };
+    }
+
+    /// Sends a reply.
+    pub fn send(&self, reply: &Reply, message: Option<&Rc<Copied>>) -> Status {
+        // SAFETY: a living request that has not been answered. The cursor headers are ours to interpret: nginx must not
+        // turn a message into "304 Not Modified" because of them.
+        unsafe { (*self.0).set_disable_not_modified(1) };
+        if !self.set_headers(reply) {
+            return Status::INTERNAL_ERROR;
+        }
+        let chain = match (&reply.body, message) {
+            (ReplyBody::ErrorPage, _) => return Status::error_page(reply.status),
+            (ReplyBody::Bytes(bytes), _) => self.own_bytes(bytes),
+            (ReplyBody::Message, Some(copied)) => self.shared(copied),
+            (ReplyBody::Empty, _) | (ReplyBody::Message, None) => return self.send_head(reply),
+        };
+        let Some((chain, len)) = chain else { return Status::INTERNAL_ERROR };
+        if len == 0 {
+            return self.send_head(reply);
+        }
+        // SAFETY: a living request that has not been answered, and a chain that lives in its pool.
+        unsafe {
+            (*self.0).headers_out.content_length_n = len as off_t;
+            let status = Status(ngx_http_send_header(self.0));
+            if status.is_failure() || (*self.0).header_only() != 0 {
+                return status;
+            }
+            Status(ngx_http_output_filter(self.0, chain))
+        }
+    }
+
+    /// Sends a reply without a body. All but a 304 say so by their length.
+    fn send_head(&self, reply: &Reply) -> Status {
+        // SAFETY: a living request that has not been answered.
+        unsafe {
+            if reply.status != 304 {
+                (*self.0).headers_out.content_length_n = 0;
+            }
+            (*self.0).set_header_only(1);
+            Status(ngx_http_send_header(self.0))
+        }
+    }
+
+    fn set_headers(&self, reply: &Reply) -> bool {
+        // SAFETY: a living request that has not been answered; what the headers point to is copied into its pool.
+        unsafe {
+            let out = &raw mut (*self.0).headers_out;
+            (*out).status = reply.status as ngx_uint_t;
+            if let Some(content_type) = &reply.content_type {
+                let Some(copy) = self.copy(content_type) else { return false };
+                // Filters that look at the type (gzip_types) want it without parameters; the client gets all of it.
+                let plain = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+                (*out).content_type = copy;
+                (*out).content_type_len = plain.trim_ascii_end().len();
+                (*out).content_type_lowcase = ptr::null_mut();
+            }
+        }
+        reply.headers.iter().all(|(name, value)| self.add_header(name, value))
+    }
+
+    fn add_header(&self, name: &'static str, value: &[u8]) -> bool {
+        let Some(value) = self.copy(value) else { return false };
+        // SAFETY: a living request whose list of reply headers is initialised; all zeros is a valid element.
+        unsafe {
+            let header: *mut ngx_table_elt_t =
+                ngx_list_push(&raw mut (*self.0).headers_out.headers).cast();
+            if header.is_null() {
+                return false;
+            }
+            ptr::write_bytes(header, 0, 1);
+            (*header).hash = 1;
+            (*header).key = text::borrowed(name.as_bytes());
+            (*header).value = value;
+            (*header).lowcase_key = (*header).key.data;
+        }
+        true
+    }
+
+    /// Copies bytes into the request's pool.
+    fn copy(&self, bytes: &[u8]) -> Option<ngx_str_t> {
+        // SAFETY: the pool of a living request; the new memory has room for the bytes.
+        unsafe {
+            let data: *mut u8 = ngx_pnalloc((*self.0).pool, bytes.len().max(1)).cast();
+            if data.is_null() {
+                return None;
+            }
+            ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+            Some(ngx_str_t { len: bytes.len(), data })
+        }
+    }
+
+    fn own_bytes(&self, bytes: &[u8]) -> Option<(*mut ngx_chain_t, u64)> {
+        let copy = self.copy(bytes)?;
+        let buffer = self.buffer()?;
+        // SAFETY: a new buffer, and bytes that live as long as the request.
+        unsafe {
+            (*buffer).pos = copy.data;
+            (*buffer).last = copy.data.add(copy.len);
+            (*buffer).set_temporary(1);
+        }
+        Some((self.chain(buffer)?, copy.len as u64))
+    }
+
+    /// The body of a message that many requests share: the request's pool holds a share of it.
+    fn shared(&self, copied: &Rc<Copied>) -> Option<(*mut ngx_chain_t, u64)> {
+        let buffer = self.buffer()?;
+        // SAFETY: a new buffer of a living request. The share is dropped before the pool is freed, after nginx has stopped
+        // sending; nginx does not write to a buffer with the flag `memory`.
+        unsafe {
+            let share = pool::keep((*self.0).pool, Rc::clone(copied)).as_ref()?;
+            match (&share.message.body, &share.file) {
+                (Body::Bytes(bytes), _) => {
+                    (*buffer).pos = bytes.as_ptr().cast_mut();
+                    (*buffer).last = bytes.as_ptr().add(bytes.len()).cast_mut();
+                    (*buffer).set_memory(1);
+                }
+                (Body::File { path, len }, Some(descriptor)) => {
+                    let file: *mut ngx_file_t =
+                        ngx_pcalloc((*self.0).pool, size_of::<ngx_file_t>()).cast();
+                    if file.is_null() {
+                        return None;
+                    }
+                    (*file).fd = descriptor.as_raw_fd();
+                    (*file).name = text::borrowed(path);
+                    (*file).log = (*(*self.0).connection).log;
+                    (*buffer).file = file;
+                    (*buffer).file_last = *len as off_t;
+                    (*buffer).set_in_file(1);
+                }
+                (Body::File { .. }, None) => return None,
+            }
+        }
+        Some((self.chain(buffer)?, copied.message.body.len()))
+    }
+
+    /// A new buffer, the last of the reply.
+    fn buffer(&self) -> Option<*mut ngx_buf_t> {
+        // SAFETY: the pool of a living request; all zeros is how nginx makes a buffer (`ngx_calloc_buf`).
+        unsafe {
+            let buffer: *mut ngx_buf_t = ngx_pcalloc((*self.0).pool, size_of::<ngx_buf_t>()).cast();
+            if buffer.is_null() {
+                return None;
+            }
+            (*buffer).set_last_buf(u32::from(ptr::eq(self.0, (*self.0).main)));
+            (*buffer).set_last_in_chain(1);
+            Some(buffer)
+        }
+    }
+
+    fn chain(&self, buffer: *mut ngx_buf_t) -> Option<*mut ngx_chain_t> {
+        // SAFETY: the pool of a living request.
+        unsafe {
+            let chain = ngx_alloc_chain_link((*self.0).pool);
+            let link = chain.as_mut()?;
+            link.buf = buffer;
+            link.next = ptr::null_mut();
+            Some(chain)
+        }
+    }
+
+    /// Writes to the error log, with the request's client, server and line.
+    pub fn log(&self, level: Level, line: &str) {
+        // SAFETY: a living request has a connection with a log.
+        unsafe { log::write((*(*self.0).connection).log, level, line) };
+    }
+}
+
+const _: () = {
+    // `read_body` tells apart by size: codes of nginx's are negative or below any HTTP status that it may return.
+    assert!(NGX_AGAIN < 0 && NGX_HTTP_SPECIAL_RESPONSE == 300);
+};

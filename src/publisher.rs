@@ -1,0 +1,107 @@
+//! The publisher location's content handler.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use comet::channel_id::ChannelId;
+use comet::publisher::{self as replies, Action, PublishError};
+use comet::zone::{Content, Publication, Published};
+
+use crate::channel;
+use crate::nginx::log::Level;
+use crate::nginx::request::{Request, RequestBody, Status};
+use crate::{spool, worker};
+
+/// Serves a request to a publisher location.
+pub fn handle(request: &Request) -> Status {
+    let action = replies::action(request.method());
+    if action != Action::Publish {
+        request.discard_body();
+    }
+    let Some(id) = channel::id_of(request) else {
+        request.discard_body();
+        return request.send(&replies::no_channel_id(), None);
+    };
+    let found = match action {
+        Action::Publish => return request.publish_body(),
+        Action::Preflight => return request.send(&replies::preflight(), None),
+        Action::NotAllowed => return request.send(&replies::not_allowed(), None),
+        Action::Info => Ok(worker::info(id.as_bytes())),
+        Action::Delete => match worker::delete(id.as_bytes()) {
+            Some(deleted) => deleted,
+            None => return Status::INTERNAL_ERROR,
+        },
+    };
+    match found {
+        Ok(Some(info)) => request.send(&replies::info(200, &info, request.header("Accept")), None),
+        Ok(None) => request.send(&replies::not_found(), None),
+        Err(error) => refuse(request, &error),
+    }
+}
+
+fn refuse(request: &Request, error: &PublishError) -> Status {
+    request.log(Level::Error, &format!("push: {error}"));
+    request.send(&error.reply(), None)
+}
+
+/// Publishes the body of a request that was read.
+pub fn publish(request: &Request) -> Status {
+    let Some(id) = channel::id_of(request) else {
+        return request.send(&replies::no_channel_id(), None);
+    };
+    let published = match request.body() {
+        RequestBody::Pieces(pieces) => append(request, &id, Content::Pieces(&pieces)),
+        RequestBody::File { path, len, directory } => {
+            match worker::token().map(|token| spool::claim(path, directory, token)) {
+                Some(Ok(path)) => append_file(request, &id, &path, len),
+                Some(Err(error)) => {
+                    request
+                        .log(Level::Error, &format!("push: cannot keep a message's file: {error}"));
+                    Some(Err(PublishError::NoSpace { needed: len }))
+                }
+                None => None,
+            }
+        }
+    };
+    match published {
+        Some(Ok(Published { info, .. })) => {
+            let status = if info.subscribers > 0 { 201 } else { 202 };
+            request.send(&replies::info(status, &info, request.header("Accept")), None)
+        }
+        Some(Err(error)) => refuse(request, &error),
+        None => Status::INTERNAL_ERROR,
+    }
+}
+
+/// Publishes a message whose body is in a file of ours. If that fails, the file goes.
+fn append_file(
+    request: &Request,
+    id: &ChannelId,
+    path: &Path,
+    len: u64,
+) -> Option<Result<Published, PublishError>> {
+    let path = path.as_os_str().as_bytes();
+    let published = append(request, id, Content::File { path, len });
+    if !matches!(published, Some(Ok(_))) {
+        spool::remove(path);
+    }
+    published
+}
+
+fn append(
+    request: &Request,
+    id: &ChannelId,
+    content: Content<'_>,
+) -> Option<Result<Published, PublishError>> {
+    let settings = request.settings();
+    worker::publish(&Publication {
+        id: id.as_bytes(),
+        content_type: request.header("Content-Type").unwrap_or_default(),
+        content,
+        max_messages: channel::saturate(settings.max_messages),
+        min_messages: channel::saturate(settings.min_messages),
+        message_timeout: settings.message_timeout_ms,
+        channel_timeout: channel::saturate(settings.channel_timeout_ms / 1000),
+        delete_when_received: settings.delete_oldest_received,
+    })
+}

@@ -1,0 +1,109 @@
+//! Large messages on disk.
+//!
+//! A body that nginx has put into a temporary file (because it was larger than `client_body_buffer_size`) stays on disk,
+//! and the zone holds its path: it costs the zone a few blocks, and is sent with sendfile where nginx does that. The file
+//! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
+//! is removed when the message goes. What a killed nginx has left behind is removed when the next one first puts something there;
+//! a lock that all workers of a zone share tells whether a directory is still in use.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::nginx::clock;
+use crate::nginx::log::{self, Level};
+
+const PREFIX: &str = "push-";
+const LOCK: &str = "lock";
+
+thread_local! {
+    /// Directories in use by this worker, with the lock that says so.
+    static DIRECTORIES: RefCell<Vec<(PathBuf, File)>> = const { RefCell::new(Vec::new()) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Takes a temporary file over: moves it out of nginx's reach, and returns where it is now.
+///
+/// # Errors
+///
+/// The system's error; the file is where it was.
+pub fn claim(file: &[u8], directory: &[u8], token: u64) -> io::Result<PathBuf> {
+    let directory = Path::new(OsStr::from_bytes(directory)).join(format!("{PREFIX}{token:016x}"));
+    enter(&directory)?;
+    let count = COUNT.replace(COUNT.get().wrapping_add(1));
+    let name = format!("{}-{:x}-{count:x}", std::process::id(), clock::now().mono);
+    let path = directory.join(name);
+    fs::rename(OsStr::from_bytes(file), &path)?;
+    Ok(path)
+}
+
+/// Opens a message's file for sending. Nothing if the message has gone meanwhile.
+pub fn open(path: &[u8]) -> Option<File> {
+    File::open(OsStr::from_bytes(path)).ok()
+}
+
+/// Removes the file of a message that has gone.
+pub fn remove(path: &[u8]) {
+    let removed = fs::remove_file(OsStr::from_bytes(path));
+    if let Err(error) = removed.or_else(ignore_missing) {
+        let path = String::from_utf8_lossy(path);
+        log::cycle(
+            Level::Warn,
+            &format!("push: cannot remove the file of a message, {path}: {error}"),
+        );
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}
+
+/// Makes sure that the directory is there and known to be in use.
+fn enter(directory: &Path) -> io::Result<()> {
+    DIRECTORIES.with_borrow_mut(|known| {
+        if known.iter().any(|(path, _)| path == directory) {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(LOCK))?;
+        lock.lock_shared()?;
+        known.push((directory.to_path_buf(), lock));
+        remove_abandoned(directory);
+        Ok(())
+    })
+}
+
+/// Removes the directories of zones whose workers are all gone.
+fn remove_abandoned(own: &Path) {
+    let Some(parent) = own.parent() else { return };
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        if !ours || path == own {
+            continue;
+        }
+        let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                let path = path.display();
+                log::cycle(
+                    Level::Warn,
+                    &format!("push: cannot remove what was left in {path}: {error}"),
+                );
+            }
+        }
+    }
+}
