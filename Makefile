@@ -1,0 +1,123 @@
+# Builds, runs and tests the module. `make help` says what there is. GNU make.
+#
+# NGINX=debian (default)   for the nginx that is installed, with the headers of Debian's package nginx-dev
+# NGINX=vendored           for the nginx whose source comes with the crate nginx-src; builds that nginx too
+# NGINX_SOURCE_DIR=... NGINX_BUILD_DIR=...   for your own nginx; NGINX_BIN=... names its program
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+NGINX := debian
+PORT :=
+CONF := quickstart
+ARGS :=
+
+ifneq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
+NGINX := own
+export NGINX_SOURCE_DIR NGINX_BUILD_DIR
+endif
+ifdef NGINX_BIN
+export NGINX_BIN
+endif
+
+# nginx takes an environment variable of this name for a list of inherited sockets.
+unexport NGINX
+
+# Where the module of each flavour is, what its nginx is, and which packages (scripts/setup.sh) it needs.
+ifeq ($(NGINX),debian)
+setup := build
+module_dir = build
+nginx_program = $$(source scripts/lib.sh && installed_nginx)
+else ifeq ($(NGINX),vendored)
+setup := vendored
+module_dir = $$(ls -td build/nginx-[0-9]* | head -n 1)
+nginx_program = $(module_dir)/nginx
+else ifeq ($(NGINX),own)
+setup := vendored
+module_dir = build/nginx-own
+nginx_program = $${NGINX_BIN:-$(module_dir)/nginx}
+else
+$(error NGINX is '$(NGINX)', and can be debian or vendored (or give NGINX_SOURCE_DIR and NGINX_BUILD_DIR))
+endif
+module = $(module_dir)/ngx_http_push_module.so
+
+.PHONY: help
+help: ## this text
+	@echo 'make [TARGET] [NGINX=debian|vendored | NGINX_SOURCE_DIR=... NGINX_BUILD_DIR=...]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## install the Debian packages that building, running and testing need (apt-get; sudo unless root)
+	@scripts/setup.sh $(setup) run test
+
+.PHONY: build
+build: ## build the module: build/ngx_http_push_module.so, or build/nginx-VERSION/ for NGINX=vendored
+	@scripts/setup.sh --check $(setup) || { echo "Run 'make setup' first; it installs them." >&2; exit 1; }
+	@scripts/build-module.sh $(NGINX) >/dev/null
+
+.PHONY: run
+run: ## set up, build, and start nginx in the foreground (PORT=8080, CONF=quickstart)
+	@scripts/setup.sh $(setup) $(if $(filter debian,$(NGINX)),run) $(if $(filter-out quickstart,$(CONF)),test)
+	@scripts/build-module.sh $(NGINX) >/dev/null
+	@exec scripts/run.sh "$(nginx_program)" "$(module)" "$(CONF)" $(PORT)
+
+.PHONY: test
+test: ## set up, lint, and run all tests against Debian's nginx and the vendored one (ARGS=... for cargo test)
+	@scripts/setup.sh build vendored test
+	@$(MAKE) --no-print-directory lint-quick test-scripts test-comet
+	@scripts/test-flavour.sh debian $(ARGS)
+	@scripts/test-flavour.sh vendored $(ARGS)
+
+.PHONY: test-comet
+test-comet: ## only the unit and property tests of the engine; they need no nginx
+	@source scripts/lib.sh && need_cargo && step 'the engine (comet)'
+	@CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/debian cargo test --package comet
+
+.PHONY: test-debian test-vendored
+test-debian: ## only clippy and t/ with the installed nginx
+	@scripts/test-flavour.sh debian $(ARGS)
+test-vendored: ## only clippy and t/ with the vendored nginx
+	@scripts/test-flavour.sh vendored $(ARGS)
+
+.PHONY: test-scripts
+test-scripts: ## only the tests of the scripts
+	@scripts/check-nginx.test.sh
+	@scripts/fence.test.sh
+
+.PHONY: test-asan
+test-asan: ## run t/ with AddressSanitizer in nginx and in the module
+	@scripts/setup.sh vendored test
+	@scripts/test-memory.sh asan $(ARGS)
+
+.PHONY: test-valgrind
+test-valgrind: ## run t/ with nginx under valgrind (slow)
+	@scripts/setup.sh vendored test valgrind
+	@scripts/test-memory.sh valgrind $(ARGS)
+
+.PHONY: lint-quick
+lint-quick: # what needs no build
+	@source scripts/lib.sh && need_cargo && step 'format, fence, dependencies'
+	cargo fmt --all --check
+	scripts/fence.sh
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	else echo 'cargo-deny is not installed: deny.toml is not checked'; fi
+
+.PHONY: lint
+lint: lint-quick ## format, fence around unsafe code, clippy for the installed nginx, licences of dependencies
+	@scripts/setup.sh build
+	@scripts/cargo.sh debian clippy --workspace --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: ## format the sources
+	cargo fmt --all
+
+.PHONY: install
+install: ## copy the module to nginx's modules path (DESTDIR=...); prints the load_module line
+	@test -f $(module) || { echo "$(module) is not there: run 'make' first." >&2; exit 1; }
+	@scripts/install.sh "$(nginx_program)" "$(module)"
+
+.PHONY: clean
+clean: ## remove build/ and target/
+	rm -rf build target

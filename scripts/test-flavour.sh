@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Lints the whole workspace and runs the tests in t/ for one flavour of nginx:
+#
+#   scripts/test-flavour.sh debian|vendored [ARGUMENT OF CARGO TEST...]
+#
+# The tests find nginx and the module in PUSH_TEST_NGINX and PUSH_TEST_MODULE. cargo test builds the module anew
+# before it runs them, and the file in deps/ is the one that it builds.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+flavour=$1
+shift
+step "clippy ($flavour)"
+"$ROOT/scripts/cargo.sh" "$flavour" clippy --workspace --all-targets -- -D warnings
+
+case $flavour in
+    debian)
+        nginx=$(installed_nginx)
+        [[ -n $nginx ]] || die "nginx is not installed ('make setup' installs it)"
+        ;;
+    vendored)
+        # Builds what the tests need, and says where.
+        messages=$("$ROOT/scripts/cargo.sh" vendored test --package ngx_http_push_module --no-run \
+            --message-format=json-render-diagnostics)
+        objs=$(sed -n 's/.*"PUSH_NGINX_BUILD_DIR","\([^"]*\)".*/\1/p' <<<"$messages" | tail -n 1)
+        nginx=$objs/nginx
+        [[ -x $nginx ]] || die "cargo did not say where the vendored nginx is"
+        ;;
+    *) die "unknown flavour '$flavour' (debian, vendored)" ;;
+esac
+
+step "the tests in t/, with $("$nginx" -v 2>&1 | sed 's/^nginx version: //') ($flavour)"
+PUSH_TEST_NGINX=$nginx \
+    PUSH_TEST_MODULE=${CARGO_TARGET_DIR:-$ROOT/target}/$flavour/debug/deps/libngx_http_push_module.so \
+    "$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module "$@"
