@@ -1,0 +1,164 @@
+//! Tests for the pages in a real browser.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::webdriver::{Browser, Wishes};
+use support::{wait, Config, Nginx};
+
+fn start(example: &str) -> (Nginx, String) {
+    let nginx = Nginx::start(Config::example(example));
+    let base = format!("http://localhost:{}", nginx.port());
+    (nginx, base)
+}
+
+/// Waits until the list shows the text.
+#[track_caller]
+fn expect_message(browser: &Browser, text: &str) {
+    let list = browser.element("#messages");
+    wait::until_true("the message in the list", || browser.text(&list).contains(text));
+}
+
+/// Waits until the page says that it receives.
+#[track_caller]
+fn expect_receiving(browser: &Browser) {
+    browser.element("#status[data-state=waiting]");
+}
+
+#[test]
+fn a_message_published_with_the_form_appears_in_the_list() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&base);
+    expect_receiving(&browser);
+    assert_eq!(browser.elements("#messages li").len(), 0);
+    // Text that would do harm as markup.
+    for text in ["first <b>message</b> & more", "second"] {
+        browser.type_into(&browser.element("#message"), text);
+        browser.click(&browser.element("#publish button[type=submit]"));
+        expect_message(&browser, text);
+        wait::until_true("an empty field", || {
+            browser.run("return document.querySelector('#message').value") == ""
+        });
+    }
+    assert_eq!(browser.elements("#messages li").len(), 2);
+    // What others publish arrives too.
+    nginx.publish("demo", "from elsewhere");
+    expect_message(&browser, "from elsewhere");
+    assert_eq!(browser.console_errors(), [""; 0]);
+}
+
+#[test]
+fn the_page_receives_what_was_published_before() {
+    let (nginx, base) = start("quickstart.conf");
+    for text in ["one", "two", "three"] {
+        nginx.publish("demo", text);
+    }
+    let browser = Browser::start(Wishes::default());
+    browser.open(&base);
+    wait::until_true("three messages", || browser.elements("#messages li").len() == 3);
+    // A form that was sent without JavaScript is shown as its text.
+    let form = support::Request::post("/pub?id=demo", "message=from+a+form%21")
+        .header("Content-Type", "application/x-www-form-urlencoded");
+    nginx.request(&form);
+    expect_message(&browser, "from a form!");
+}
+
+#[test]
+fn the_channel_can_be_changed() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&base);
+    expect_receiving(&browser);
+    let channel = browser.element("#channel");
+    browser.clear(&channel);
+    browser.type_into(&channel, "other");
+    browser.click(&browser.element("#switch button"));
+    nginx.wait_for_subscribers("other", 1);
+    nginx.wait_for_subscribers("demo", 0);
+    nginx.publish("demo", "for the old channel");
+    nginx.publish("other", "for the new channel");
+    expect_message(&browser, "for the new channel");
+    assert_eq!(browser.elements("#messages li").len(), 1);
+}
+
+#[test]
+fn the_page_goes_on_after_a_reload_of_nginx() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&base);
+    nginx.publish("demo", "before");
+    expect_message(&browser, "before");
+    nginx.wait_for_subscribers("demo", 1);
+    let old = nginx.reload();
+    nginx.publish("demo", "after");
+    expect_message(&browser, "after");
+    assert_eq!(browser.elements("#messages li").len(), 2);
+    nginx.wait_gone(&old);
+}
+
+#[test]
+fn the_form_works_without_javascript() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes { without_javascript: true, ..Wishes::default() });
+    browser.open(&base);
+    assert_eq!(browser.text(&browser.element("#status")), "needs JavaScript");
+    browser.type_into(&browser.element("#message"), "plain form");
+    browser.click(&browser.element("#publish button[type=submit]"));
+    wait::until_true("the publisher's answer", || browser.url().ends_with("/pub?id=demo"));
+    let answer = browser.text(&browser.element("body"));
+    // A browser accepts XML before plain text, as NHPM's users know.
+    assert!(answer.contains("<messages>1</messages>"), "{answer}");
+    let message = nginx.get("/sub?id=demo").expect_status(200);
+    assert_eq!(message.text(), "message=plain+form");
+    assert_eq!(message.header("Content-Type"), Some("application/x-www-form-urlencoded"));
+}
+
+#[test]
+fn the_pages_fit_a_phone() {
+    for (example, path) in [("quickstart.conf", "/"), ("chat.conf", "/chat.html")] {
+        let (_nginx, base) = start(example);
+        let browser = Browser::start(Wishes { phone_width: Some(360), ..Wishes::default() });
+        browser.open(&format!("{base}{path}"));
+        assert_eq!(browser.run("return window.innerWidth"), 360, "{example}: a viewport is set");
+        let long = "a".repeat(500);
+        browser.type_into(&browser.element("#message"), &long);
+        if let Some(name) = browser.elements("#name").first() {
+            browser.type_into(name, "somebody");
+        }
+        browser.click(&browser.element("#publish button[type=submit]"));
+        wait::until_true("the message", || !browser.elements("#messages li").is_empty());
+        let width = browser.run("return document.documentElement.scrollWidth");
+        assert_eq!(width, 360, "{example}: no scrolling to the side");
+        for element in ["#publish", "#message", "#messages", "#status"] {
+            assert!(browser.is_visible(&browser.element(element)), "{example}: {element}");
+        }
+    }
+}
+
+#[test]
+fn two_people_chat() {
+    let (_nginx, base) = start("chat.conf");
+    let people = [Browser::start(Wishes::default()), Browser::start(Wishes::default())];
+    for (browser, name) in people.iter().zip(["Ada", "Grace"]) {
+        browser.open(&base);
+        assert!(browser.url().ends_with("/chat.html"), "{}", browser.url());
+        browser.clear(&browser.element("#name"));
+        browser.type_into(&browser.element("#name"), name);
+        expect_receiving(browser);
+    }
+    for (number, speaker) in [0, 1, 0].into_iter().enumerate() {
+        let words = format!("sentence {number} <i>");
+        let speaking = &people[speaker];
+        speaking.type_into(&speaking.element("#message"), &words);
+        speaking.click(&speaking.element("#publish button[type=submit]"));
+        for browser in &people {
+            expect_message(browser, &words);
+        }
+    }
+    for browser in &people {
+        let list = browser.text(&browser.element("#messages"));
+        assert!(list.contains("Ada") && list.contains("Grace"), "{list}");
+        assert_eq!(browser.console_errors(), [""; 0]);
+    }
+}

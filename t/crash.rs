@@ -1,0 +1,169 @@
+//! Tests for killed workers: what they cost, and that nothing else is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use support::push::{publisher, subscriber};
+use support::{load, Client, Config, Cursor, Nginx, Request};
+
+/// The worker's pid and a connection to it.
+type WorkerClient = (String, Client);
+
+fn park_on_each_worker(nginx: &Nginx, workers: usize, cursor: &Cursor) -> Vec<WorkerClient> {
+    let mut clients = nginx.client_of_each_worker(workers);
+    for (_, client) in &mut clients {
+        nginx.park_request(client, "a", &cursor.apply(Request::get(&subscriber("a"))));
+    }
+    clients
+}
+
+fn pid(text: &str) -> i32 {
+    text.parse().expect("a pid")
+}
+
+#[test]
+fn a_killed_worker_costs_its_own_connections_only() {
+    const WORKERS: usize = 4;
+    const ROUNDS: usize = 10;
+    let mut nginx = Nginx::start(Config::push(WORKERS));
+    let mut cursor = Cursor::none();
+    for round in 0..ROUNDS {
+        let mut clients = park_on_each_worker(&nginx, WORKERS, &cursor);
+        let (victim, mut lost) = clients.swap_remove(round % WORKERS);
+        nginx.kill_worker(pid(&victim));
+        assert!(lost.try_response().is_err(), "its connection is gone");
+        nginx.wait_for_subscribers("a", WORKERS as u64 - 1);
+        for (_, client) in &mut clients {
+            client.expect_silence();
+        }
+        // The successor serves, too.
+        let again = park_on_successor(&nginx, &clients, &cursor);
+        clients.push(again);
+        let body = format!("message {round}");
+        nginx.publish("a", body.as_str()).expect_status(201);
+        for (_, client) in &mut clients {
+            let response = client.response().expect_status(200);
+            assert_eq!(response.text(), body);
+            assert_eq!(response.header("Push-Missed"), None);
+            cursor = Cursor::after(&response);
+        }
+        nginx.wait_for_subscribers("a", 0);
+    }
+    assert_eq!(nginx.messages("a"), ROUNDS as u64);
+}
+
+/// Parks a subscriber on a worker that none of these clients is connected to.
+fn park_on_successor(nginx: &Nginx, known: &[WorkerClient], cursor: &Cursor) -> WorkerClient {
+    let everybody = nginx.client_of_each_worker(known.len() + 1);
+    let is_new = |pid: &String| known.iter().all(|(other, _)| other != pid);
+    let mut successor = everybody.into_iter().find(|(pid, _)| is_new(pid)).expect("a successor");
+    let request = cursor.apply(Request::get(&subscriber("a")));
+    nginx.park_request(&mut successor.1, "a", &request);
+    successor
+}
+
+#[test]
+fn messages_survive_the_death_of_all_workers() {
+    for workers in [1, 4] {
+        let mut nginx = Nginx::start(Config::push(workers));
+        for body in ["one", "two", "three"] {
+            nginx.publish("a", body);
+        }
+        let before = nginx.poll_all("a");
+        let held: Vec<Client> = (0..8).map(|_| nginx.park("b")).collect();
+        for worker in nginx.workers() {
+            nginx.kill_worker(worker);
+        }
+        drop(held);
+        let after = nginx.poll_all("a");
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(after.bytes_without_date(), before.bytes_without_date());
+        }
+        nginx.wait_for_subscribers("b", 0);
+        nginx.publish("b", "four").expect_status(202);
+    }
+}
+
+#[test]
+fn places_of_a_killed_worker_become_free() {
+    let config = Config::push(2).subscriber("push_max_channel_subscribers 1;");
+    let mut nginx = Nginx::start(config);
+    for _ in 0..5 {
+        let mut clients = nginx.client_of_each_worker(2);
+        let (victim, holder) = &mut clients[0];
+        nginx.park_request(holder, "a", &Request::get(&subscriber("a")));
+        nginx.poll("a", &Cursor::none()).expect_status(403);
+        nginx.kill_worker(pid(victim));
+        nginx.wait_for_subscribers("a", 0);
+        let next = nginx.park("a");
+        drop(next);
+        nginx.wait_for_subscribers("a", 0);
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_kills_under_load() {
+    const WORKERS: usize = 4;
+    const KILLS: usize = 12;
+    let config = Config::push(WORKERS).http("push_message_buffer_length 20000;");
+    let mut nginx = Nginx::start(config);
+    let port = nginx.port();
+    let done = AtomicBool::new(false);
+    let (acknowledged, received) = thread::scope(|scope| {
+        let followers: Vec<_> = (0..4).map(|_| scope.spawn(|| load::follow(port, "a"))).collect();
+        let publishers: Vec<_> = (0..3)
+            .map(|number| {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    let mut round = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let name = format!("p{number}-{round}");
+                        acknowledged.extend(load::publish(port, "a", &name, 20));
+                        round += 1;
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        for kill in 0..KILLS {
+            let workers = nginx.workers();
+            nginx.kill_worker(workers[kill % workers.len()]);
+        }
+        done.store(true, Ordering::Relaxed);
+        let acknowledged: Vec<Vec<String>> =
+            publishers.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        load::publish_end(port, "a");
+        let received: Vec<Vec<String>> =
+            followers.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        (acknowledged, received)
+    });
+    load::assert_complete(&acknowledged, &received);
+    nginx.wait_for_subscribers("a", 0);
+    nginx.get(&publisher("a")).expect_status(200);
+}
+
+#[test]
+fn a_reload_after_a_kill_works() {
+    let mut nginx = Nginx::start(Config::push(4));
+    for _ in 0..3 {
+        let mut held: Vec<Client> = (0..8).map(|_| nginx.park("a")).collect();
+        let victim = nginx.workers()[0];
+        nginx.kill_worker(victim);
+        let old = nginx.reload();
+        for client in &mut held {
+            // Released by its worker, or lost with it.
+            if let Ok(response) = client.try_response() {
+                response.expect_status(304);
+            }
+        }
+        nginx.wait_gone(&old);
+        nginx.wait_for_subscribers("a", 0);
+    }
+    let mut waiting = nginx.park("a");
+    nginx.publish("a", "one").expect_status(201);
+    assert_eq!(waiting.response().expect_status(200).text(), "one");
+}

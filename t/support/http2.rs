@@ -1,0 +1,158 @@
+//! Just enough HTTP/2 (RFC 9113) to hold several streams on one connection and to cancel one.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::wait;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const CANCEL: u32 = 8;
+
+/// A connection in cleartext, with prior knowledge.
+pub struct Http2 {
+    stream: TcpStream,
+}
+
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// The reply on one stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StreamReply {
+    /// The stream.
+    pub stream: u32,
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Http2 {
+    /// Connects and sends the client's preface.
+    pub fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server accepts");
+        stream.set_read_timeout(Some(wait::patience())).expect("a socket");
+        let mut connection = Http2 { stream };
+        connection.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the server reads");
+        connection.send_frame(SETTINGS, 0, 0, &[]);
+        connection
+    }
+
+    /// Sends a GET request on a new stream. Stream numbers are odd and rise.
+    pub fn get(&mut self, stream: u32, target: &str) {
+        // Literal fields without indexing: nothing to remember between requests.
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", target),
+        ];
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).ok().filter(|&l| l < 127).expect("short"));
+                block.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.send_frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+    }
+
+    /// Cancels a stream.
+    pub fn cancel(&mut self, stream: u32) {
+        self.send_frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+    }
+
+    /// Sends a ping and waits for its answer. Panics if a reply comes before.
+    pub fn ping(&mut self) {
+        self.send_frame(PING, 0, 0, b"are you?");
+        loop {
+            let frame = self.frame();
+            match frame.kind {
+                PING if frame.flags & ACK != 0 => return,
+                HEADERS | DATA => panic!("a reply on stream {}", frame.stream),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads frames until a stream has ended.
+    ///
+    /// Only for replies that are not interleaved, which short ones are not.
+    pub fn reply(&mut self) -> StreamReply {
+        let mut reply: Option<StreamReply> = None;
+        loop {
+            let frame = self.frame();
+            match frame.kind {
+                HEADERS => {
+                    let status = status(&frame.payload);
+                    reply = Some(StreamReply { stream: frame.stream, status, body: Vec::new() });
+                }
+                DATA => {
+                    let reply = reply.as_mut().expect("the head comes first");
+                    assert_eq!(reply.stream, frame.stream, "replies are interleaved");
+                    reply.body.extend_from_slice(&frame.payload);
+                }
+                RST_STREAM => panic!("the server reset stream {}", frame.stream),
+                _ => continue,
+            }
+            if frame.flags & END_STREAM != 0 {
+                return reply.expect("the head comes first");
+            }
+        }
+    }
+
+    fn send_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags]);
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.stream.write_all(&frame).expect("the server reads");
+    }
+
+    fn frame(&mut self) -> Frame {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.stream.read_exact(&mut payload).expect("a whole frame");
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.send_frame(SETTINGS, ACK, 0, &[]);
+        }
+        frame
+    }
+}
+
+/// The status in a header block as nginx writes it: first field, from the static table or as text.
+fn status(block: &[u8]) -> u16 {
+    const SIZE_UPDATE: std::ops::RangeInclusive<u8> = 0x20..=0x3f;
+    let start = block.iter().position(|byte| !SIZE_UPDATE.contains(byte)).expect("a field");
+    match &block[start..] {
+        [0x88, ..] => 200,
+        [0x89, ..] => 204,
+        [0x8a, ..] => 206,
+        [0x8b, ..] => 304,
+        [0x8c, ..] => 400,
+        [0x8d, ..] => 404,
+        [0x8e, ..] => 500,
+        [0x08 | 0x48, 3, digits @ ..] => {
+            let digits = std::str::from_utf8(&digits[..3]).expect("digits");
+            digits.parse().expect("a status code")
+        }
+        other => panic!("not a status: {other:?}"),
+    }
+}

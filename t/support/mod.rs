@@ -1,0 +1,52 @@
+//! What the tests in this directory stand on: a real nginx, a client that shows every byte, and
+//! the words that a test about channels is written in.
+//!
+//! * [`config`]: the configuration that a test starts nginx with.
+//! * [`nginx`]: starts it in a directory of its own, stops it, and reads its logs.
+//! * [`http`]: requests, replies and connections.
+//! * [`push`]: publish, park, poll: the module's protocol on top of [`http`].
+//! * [`load`]: many publishers and subscribers at once, and the books that they keep.
+//! * [`process`]: signals, workers, open files.
+//! * [`http2`], [`webdriver`]: the two other protocols that some tests speak.
+//! * [`wait`]: every wait has a condition and a limit.
+
+// Each file in t/ is a crate of its own and uses only some of this.
+#![allow(dead_code, unused_imports)]
+
+pub mod config;
+pub mod http;
+pub mod http2;
+pub mod load;
+pub mod nginx;
+pub mod process;
+pub mod push;
+pub mod wait;
+pub mod webdriver;
+
+pub use config::Config;
+pub use http::{Client, Request, Response};
+pub use nginx::Nginx;
+pub use process::Signal;
+pub use push::{Cursor, Info};
+
+/// Makes two tests of each function: one with a single worker, one with four.
+///
+/// Stands at the head of a file as its table of contents. The functions take the number of workers.
+#[allow(unused_macros)]
+macro_rules! on_1_and_4_workers {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn on_1_worker() {
+                super::$name(1);
+            }
+
+            #[test]
+            fn on_4_workers() {
+                super::$name(4);
+            }
+        }
+    )+};
+}
+#[allow(unused_imports)]
+pub(crate) use on_1_and_4_workers;

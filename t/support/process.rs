@@ -1,0 +1,84 @@
+//! Processes by pid: signals, children, open files, memory mappings.
+
+use std::fs;
+
+use rustix::io::Errno;
+use rustix::process::{kill_process, Pid, Resource, Rlimit};
+
+pub use rustix::process::Signal;
+
+/// Sends a signal. A process that has just gone is no error.
+pub fn signal(pid: i32, signal: Signal) {
+    let target = Pid::from_raw(pid).expect("a pid is not zero");
+    match kill_process(target, signal) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(error) => panic!("cannot send {signal:?} to {pid}: {error}"),
+    }
+}
+
+/// Whether the process runs. One that has ended and waits for its parent does not.
+pub fn is_running(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state != "Z" && stat.state != "X")
+}
+
+/// The running children of a process, in ascending order.
+pub fn children(parent: i32) -> Vec<i32> {
+    let mut pids: Vec<i32> = fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| stat(pid).is_some_and(|stat| stat.parent == parent && stat.state != "Z"))
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+struct Stat {
+    state: String,
+    parent: i32,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the command is in brackets and may hold spaces and brackets itself.
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    Some(Stat { state: fields.next()?.to_owned(), parent: fields.next()?.parse().ok()? })
+}
+
+/// What the process's descriptors are open on, for example `anon_inode:[eventfd]`.
+pub fn descriptors(pid: i32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The sizes in bytes of the memory that the process shares with others, in ascending order.
+pub fn shared_mappings(pid: i32) -> Vec<usize> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mut sizes: Vec<usize> = maps
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.ends_with('s')))
+        .filter_map(|line| {
+            let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+            let from = usize::from_str_radix(from, 16).ok()?;
+            Some(usize::from_str_radix(to, 16).ok()? - from)
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+/// Lets this process open at least `wanted` files, if its hard limit allows that.
+pub fn allow_open_files(wanted: u64) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current < wanted {
+        let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        assert!(raised >= wanted, "this test opens {wanted} files, the limit is {raised}");
+        let limit = Rlimit { current: Some(raised), maximum: limit.maximum };
+        rustix::process::setrlimit(Resource::Nofile, limit).expect("below the hard limit");
+    }
+}
