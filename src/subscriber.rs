@@ -62,9 +62,9 @@ pub fn subscribe(request: &Request) -> Status {
         }
         Some(Ok(Served::Waiting(_))) if !hold => request.send(&unmodified(request), None),
         Some(Ok(Served::Waiting(place))) => match parking::park(request) {
-            Some(parked) => {
+            Some((parked, status)) => {
                 worker::wait(place, parked, position, settings.subscriber_timeout_ms);
-                Status::LATER
+                status
             }
             None => {
                 worker::give_up(&place);

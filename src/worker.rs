@@ -15,13 +15,13 @@ use comet::reply::Reply;
 use comet::subscriber::{self as replies, Refusal};
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    Answer, ChannelRef, News, Next, Publication, Published, SlotRef, Subscribed, Subscription, Zone,
+    self, ChannelRef, News, Next, Publication, Published, SlotRef, Subscribed, Subscription, Zone,
 };
 
 use crate::copies::{Copied, Copies};
 use crate::nginx::clock::now;
 use crate::nginx::log::{self, Level};
-use crate::nginx::parking::Parked;
+use crate::nginx::parking::{self, Answer, Parked};
 use crate::nginx::process;
 use crate::nginx::timer::Timer;
 use crate::nginx::wake::{self, Wake};
@@ -88,6 +88,7 @@ pub fn start(zone: SharedZone) {
         work: Timer::new(serve),
         armed: None,
     };
+    parking::start();
     worker.join(now());
     worker.tick.set(TICK);
     WORKER.set(Some(worker));
@@ -97,9 +98,7 @@ pub fn start(zone: SharedZone) {
 /// At the end of a worker process.
 pub fn stop() {
     if let Some(worker) = WORKER.take() {
-        worker.tick.stop();
-        worker.deadline.stop();
-        worker.work.stop();
+        parking::stop();
         worker.part(now());
     }
 }
@@ -230,8 +229,8 @@ fn serve() {
         }
         answers
     });
-    for (parked, reply, copied) in answers.into_iter().flatten() {
-        parked.answer(&reply, copied.as_ref());
+    for (parked, answer) in answers.into_iter().flatten() {
+        parked.answer(answer);
     }
 }
 
@@ -246,7 +245,7 @@ fn time_is_over() {
         parked
     });
     for waiter in parked.into_iter().flatten() {
-        waiter.connection.answer(&replies::timed_out(), None);
+        waiter.connection.answer(without_message(replies::timed_out()));
     }
 }
 
@@ -263,11 +262,12 @@ fn release_all() {
         parked
     });
     for waiter in parked.into_iter().flatten() {
-        waiter.connection.answer_and_close(&replies::released(waiter.position));
+        let answer = without_message(replies::released(waiter.position));
+        waiter.connection.answer(Answer { close: true, ..answer });
     }
 }
 
-type Prepared = (Parked, Reply, Option<Rc<Copied>>);
+type Prepared = (Parked, Answer);
 
 impl Worker {
     fn join(&mut self, now: Now) {
@@ -389,20 +389,20 @@ fn decide(
     for key in &slice.keys {
         let Some(waiter) = hub.get(*key) else { continue };
         let (reply, copied) = match zone.next(waiter.channel, waiter.cursor, waiter.reign, now) {
-            Answer::UpToDate => {
+            zone::Answer::UpToDate => {
                 hub.defer(*key);
                 continue;
             }
-            Answer::Message(next) => {
+            zone::Answer::Message(next) => {
                 let (reply, copied) = message(zone, copies, &next, waiter.position);
                 received.extend(to_be_received(waiter.channel, &copied));
                 (reply, Some(copied))
             }
-            Answer::Conflict => (replies::conflict(), None),
-            Answer::Gone => (replies::gone(), None),
+            zone::Answer::Conflict => (replies::conflict(), None),
+            zone::Answer::Gone => (replies::gone(), None),
         };
         if let Some(waiter) = hub.remove(*key) {
-            answers.push((waiter.connection, reply, copied));
+            answers.push((waiter.connection, Answer { reply, message: copied, close: false }));
         }
     }
     received.dedup();
@@ -427,6 +427,10 @@ pub fn reply_with(copied: &Copied, missed: Missed, position: Position) -> Reply 
     } else {
         replies::released(position)
     }
+}
+
+fn without_message(reply: Reply) -> Answer {
+    Answer { reply, message: None, close: false }
 }
 
 fn to_be_received(channel: ChannelRef, copied: &Copied) -> Option<(ChannelRef, Cursor)> {

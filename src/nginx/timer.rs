@@ -1,77 +1,87 @@
 //! Things to be done later: at a time, or in the next turn of the event loop.
 
-use std::ptr;
+use std::ptr::NonNull;
 
 use nginx_sys::{
     ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_del_timer, ngx_delete_posted_event,
-    ngx_event_t, ngx_msec_t, ngx_post_event, ngx_posted_next_events,
+    ngx_event_t, ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_posted_next_events,
 };
 
-/// Calls a function at a time or in the next turn of the event loop. One for each purpose, for the life of the worker.
-#[derive(Clone, Copy, Debug)]
-pub struct Timer(&'static Source);
+/// Calls a function at a time or in the next turn of the event loop. Dropping it forgets what was set.
+#[derive(Debug)]
+pub struct Timer(NonNull<Source>);
 
 #[derive(Debug)]
-#[repr(C)]
 struct Source {
     /// nginx's debug log wants to print the descriptor of every event's connection.
-    connection: *mut ngx_connection_t,
-    event: *mut ngx_event_t,
+    connection: ngx_connection_t,
+    event: ngx_event_t,
     callback: fn(),
 }
 
 impl Timer {
-    /// Makes a timer. It lives as long as the process and does not keep it from exiting.
+    /// Makes a timer. It does not keep a worker from exiting.
     pub fn new(callback: fn()) -> Self {
         // SAFETY: all zeros is how nginx makes both (`ngx_calloc`): numbers, null pointers, flags and `None`s.
-        let (mut connection, mut event): (Box<ngx_connection_t>, Box<ngx_event_t>) =
-            unsafe { (Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed())) };
+        let (mut connection, mut event): (ngx_connection_t, ngx_event_t) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         connection.fd = -1;
         event.handler = Some(fire);
         // SAFETY: `ngx_cycle` is set before any worker starts.
         event.log = unsafe { (*ngx_cycle).log };
         event.set_cancelable(1);
-        let source = Box::leak(Box::new(Source {
-            connection: Box::leak(connection),
-            event: Box::leak(event),
-            callback,
-        }));
-        // SAFETY: both were leaked above, so they live for ever. nginx reads `data` as a connection only for its `fd`
+        let source = Box::into_raw(Box::new(Source { connection, event, callback }));
+        // SAFETY: just allocated, and freed only by `drop`. nginx reads `data` as a connection only for its `fd`
         // (`ngx_event_ident`); our handler gets the source from the connection's own `data`.
         unsafe {
-            (*source.event).data = source.connection.cast();
-            (*source.connection).data = ptr::from_mut(source).cast();
+            (*source).event.data = (&raw mut (*source).connection).cast();
+            (*source).connection.data = source.cast();
+            Timer(NonNull::new_unchecked(source))
         }
-        Timer(source)
+    }
+
+    fn event(&self) -> *mut ngx_event_t {
+        // SAFETY: the source lives as long as the timer.
+        unsafe { &raw mut (*self.0.as_ptr()).event }
     }
 
     /// Calls the function after so many milliseconds; what was set before is forgotten.
     pub fn set(&self, delay: u64) {
-        // SAFETY: the event lives for ever, and its timer fields are only touched by nginx's own functions.
+        // SAFETY: the event lives as long as the timer, and its timer fields are only touched by nginx's own functions.
         unsafe {
-            if (*self.0.event).timer_set() != 0 {
-                ngx_del_timer(self.0.event);
+            if (*self.event()).timer_set() != 0 {
+                ngx_del_timer(self.event());
             }
-            ngx_add_timer(self.0.event, delay as ngx_msec_t);
+            ngx_add_timer(self.event(), delay as ngx_msec_t);
         }
     }
 
     /// Calls the function in the next turn of the event loop, after what has come in meanwhile.
     pub fn post(&self) {
         // SAFETY: the queue is nginx's own and initialised before workers start (`ngx_event_process_init`).
-        unsafe { ngx_post_event(self.0.event, &raw mut ngx_posted_next_events) };
+        unsafe { ngx_post_event(self.event(), &raw mut ngx_posted_next_events) };
     }
 
-    /// Forgets what was set and posted.
-    pub fn stop(&self) {
-        // SAFETY: as in `set` and `post`; an event is in a queue exactly while `posted` is set.
+    /// Calls the function at the end of this turn of the event loop, before anything new comes in.
+    pub fn post_now(&self) {
+        // SAFETY: as in `post`.
+        unsafe { ngx_post_event(self.event(), &raw mut ngx_posted_events) };
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let event = self.event();
+        // SAFETY: as in `set` and `post`; an event is in a queue exactly while `posted` is set, and nowhere afterwards. The
+        // source was made by `Box::into_raw`.
         unsafe {
-            if (*self.0.event).timer_set() != 0 {
-                ngx_del_timer(self.0.event);
+            if (*event).timer_set() != 0 {
+                ngx_del_timer(event);
             }
-            if (*self.0.event).posted() != 0 {
-                ngx_delete_posted_event(self.0.event);
+            if (*event).posted() != 0 {
+                ngx_delete_posted_event(event);
             }
+            drop(Box::from_raw(self.0.as_ptr()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The table of directives: what nginx registers, what the README says, and what each does.
 
-use super::location::CONCURRENCY;
+use super::location::{CONCURRENCY, PARK};
 use super::value::{COUNT, FLAG, LENGTH, TEXT, TIME};
 use super::{ConfigError, LocationConf, MainConf};
 
@@ -234,6 +234,16 @@ pub const DIRECTIVES: &[Directive] = &[
         apply: Apply::Location(|conf, args| {
             TIME.set("push_channel_timeout", &mut conf.channel_timeout_ms, args)
         }),
+    },
+    Directive {
+        name: "push_park",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_park compact | plain",
+        default: "compact",
+        doc: "Says how a waiting request is kept: only its head and what else is needed (`compact`), or as nginx keeps a \
+              request that waits (`plain`).",
+        apply: Apply::Location(|conf, args| PARK.set("push_park", &mut conf.park, args)),
     },
     Directive {
         name: "push_subscriber_concurrency",

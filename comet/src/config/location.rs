@@ -22,6 +22,16 @@ pub enum Mechanism {
     IntervalPoll,
 }
 
+/// How a waiting request is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Park {
+    /// Its head and what else is needed to make it again, where that is possible.
+    #[default]
+    Compact,
+    /// As nginx keeps a request that waits.
+    Plain,
+}
+
 /// Who may wait on a channel on which a subscriber is waiting already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Concurrency {
@@ -58,6 +68,11 @@ pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
     "\"last\", \"first\" or \"broadcast\"",
 );
 
+pub(super) const PARK: Kind<Park> = Kind::new(
+    |text| value::choice(text, &[("compact", Park::Compact), ("plain", Park::Plain)]),
+    "\"compact\" or \"plain\"",
+);
+
 const MIN_LENGTH: &str = "push_min_message_buffer_length";
 const MAX_LENGTH: &str = "push_max_message_buffer_length";
 const LENGTH: &str = "push_message_buffer_length";
@@ -72,6 +87,8 @@ pub struct LocationConf {
     pub mechanism: Option<Mechanism>,
     /// The text of `push_channel_id`, whose variables are the edge's business.
     pub channel_id: Option<Vec<u8>>,
+    /// `push_park`.
+    pub park: Option<Park>,
     /// `push_subscriber_concurrency`.
     pub concurrency: Option<Concurrency>,
     /// `push_store_messages` of this very block; what it means for the buffer's bounds is inherited with them.
@@ -107,6 +124,8 @@ pub struct LocationConf {
 pub struct Settings {
     /// How a subscriber without a message is answered.
     pub mechanism: Mechanism,
+    /// How a waiting request is kept.
+    pub park: Park,
     /// Who may wait beside others.
     pub concurrency: Concurrency,
     /// Messages that stay although received, where received ones are deleted.
@@ -138,6 +157,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             mechanism: Mechanism::default(),
+            park: Park::default(),
             concurrency: Concurrency::default(),
             min_messages: 1,
             max_messages: 10,
@@ -181,6 +201,7 @@ impl LocationConf {
             role: _,
             mechanism,
             channel_id,
+            park,
             concurrency,
             store_messages: _,
             said_length: _,
@@ -198,6 +219,7 @@ impl LocationConf {
         } = self;
         inherit(mechanism, &parent.mechanism);
         inherit(channel_id, &parent.channel_id);
+        inherit(park, &parent.park);
         inherit(concurrency, &parent.concurrency);
         inherit(delete_oldest_received, &parent.delete_oldest_received);
         inherit(message_timeout_ms, &parent.message_timeout_ms);
@@ -237,6 +259,7 @@ impl LocationConf {
         let min_messages = min.unwrap_or(default.min_messages).min(max_messages);
         Settings {
             mechanism: self.mechanism.unwrap_or(default.mechanism),
+            park: self.park.unwrap_or(default.park),
             concurrency: self.concurrency.unwrap_or(default.concurrency),
             min_messages,
             max_messages,

@@ -1,25 +1,19 @@
-//! Parking a request: it waits for a message, and costs nothing but its memory meanwhile.
-//!
-//! This is the plain way: nginx's own suspension of a request. Whoever parks requests in another way offers the same
-//! three things: [`park`], [`Parked::answer`], and a call of `worker::gone` when the client goes away.
+//! The plain way to park: nginx's own suspension of a request.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::rc::Rc;
 
 use comet::hub::Key;
-use comet::reply::Reply;
 use nginx_sys::{
     ngx_handle_read_event, ngx_http_cleanup_add, ngx_http_finalize_request,
     ngx_http_request_empty_handler, ngx_http_request_t, ngx_http_run_posted_requests,
     ngx_http_test_reading, ngx_int_t, ngx_uint_t, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
-use super::request::Request;
-use crate::copies::Copied;
+use super::{Answer, Request};
 use crate::worker;
 
-/// A parked request. It lives until it is answered or its client goes away; then `worker::gone` was called.
+/// A suspended request.
 #[derive(Clone, Copy, Debug)]
 pub struct Parked(NonNull<Place>);
 
@@ -31,7 +25,7 @@ struct Place {
     key: Option<Key>,
 }
 
-/// Parks a request: its content handler must return `Status::LATER`.
+/// Suspends a request: its content handler must return `Status::LATER`.
 pub fn park(request: &Request) -> Option<Parked> {
     let r = request.0;
     // SAFETY: a living request, in its content handler or the handler of its body. The cleanup handler is called before
@@ -64,16 +58,7 @@ impl Parked {
     }
 
     /// Sends the reply and ends the request.
-    pub fn answer(self, reply: &Reply, message: Option<&Rc<Copied>>) {
-        self.finish(reply, message, false);
-    }
-
-    /// Sends the reply, ends the request, and closes the connection.
-    pub fn answer_and_close(self, reply: &Reply) {
-        self.finish(reply, None, true);
-    }
-
-    fn finish(self, reply: &Reply, message: Option<&Rc<Copied>>, close: bool) {
+    pub fn answer(self, answer: &Answer) {
         // SAFETY: a parked request lives, and so does its place. Its connection may be closed by the finalization, but its
         // memory is not given back before the next turn of the event loop.
         unsafe {
@@ -81,10 +66,10 @@ impl Parked {
             (*place).key = None;
             let request = Request((*place).request);
             let connection = (*request.0).connection;
-            if close {
+            if answer.close {
                 request.close_afterwards();
             }
-            let status = request.send(reply, message);
+            let status = request.send(&answer.reply, answer.message.as_ref());
             ngx_http_finalize_request(request.0, status.0);
             ngx_http_run_posted_requests(connection);
         }

@@ -1,0 +1,56 @@
+//! Many small byte strings in one allocation: a parked client's memory is dominated by its number of allocations, and its
+//! wake-up by the cache misses that they cost.
+
+/// Writes byte strings one after another.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    /// Adds a number.
+    pub fn number(&mut self, number: u32) {
+        self.0.extend(number.to_ne_bytes());
+    }
+
+    /// Adds a byte string.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u32);
+        self.0.extend(bytes);
+    }
+
+    /// Adds bytes without their length, and says how many there are now.
+    pub fn raw(&mut self, bytes: &[u8]) -> usize {
+        self.0.extend(bytes);
+        self.0.len()
+    }
+
+    /// What was written.
+    pub fn finish(self) -> Box<[u8]> {
+        self.0.into_boxed_slice()
+    }
+}
+
+/// Reads what a [`Writer`] has written, in the same order. Past the end there are zeros and empty strings.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Reads from the beginning.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Reader(bytes)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u32 {
+        let Some((number, rest)) = self.0.split_first_chunk::<4>() else { return 0 };
+        self.0 = rest;
+        u32::from_ne_bytes(*number)
+    }
+
+    /// The next byte string.
+    pub fn bytes(&mut self) -> &'a [u8] {
+        let len = self.number() as usize;
+        let (bytes, rest) = self.0.split_at_checked(len).unwrap_or_default();
+        self.0 = rest;
+        bytes
+    }
+}

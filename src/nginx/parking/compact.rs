@@ -1,0 +1,495 @@
+//! The compact way to park: only a request's head and what else it knows are kept, not the request.
+//!
+//! To sleep, the request is ended through nginx's own keep-alive path without a reply and without a line in the access log.
+//! That frees its pool and header buffers. The connection is left with a read handler of ours, which notices when the
+//! client goes away.
+//!
+//! To wake, the head is fed to nginx through the connection's `recv`, as if the client had just sent it. nginx parses it
+//! and makes a new request; our handler, the last of the post-read phase, recognises it, puts back what the former one
+//! knew, and answers. So no later phase runs twice (access, limits, rewrites), while the reply goes through all filters
+//! and the access log gets its one line.
+//!
+//! ```text
+//! content handler ──► falling asleep ──(request gone: posted event)──► asleep ──(answer, or client gone)──► awake
+//!                            │  an answer that comes already is kept until then                 │
+//!                            └──────────(connection closed instead)──► gone                     └─► replay, reply
+//! ```
+//!
+//! What cannot be put back exactly is parked in the plain way: see [`is_usable`].
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr::{self, NonNull};
+
+use comet::hub::Key;
+use nginx_sys::{
+    ngx_add_timer, ngx_array_push, ngx_conf_t, ngx_connection_t, ngx_cycle, ngx_del_timer,
+    ngx_event_handler_pt, ngx_event_t, ngx_http_cleanup_add, ngx_http_conf_ctx_t,
+    ngx_http_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    ngx_http_core_module, ngx_http_finalize_request, ngx_http_handler_pt,
+    ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_request_t, ngx_int_t, ngx_module_t,
+    ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
+    NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE, NGX_HTTP_VERSION_10,
+    NGX_HTTP_VERSION_20,
+};
+
+use super::snapshot::Snapshot;
+use super::{Answer, Request};
+use crate::nginx::timer::Timer;
+use crate::nginx::{pool, process};
+use crate::worker;
+
+/// Modules whose part of a request is either not needed for the reply and the log, or is put back.
+const HARMLESS: [&[u8]; 5] = [
+    // Has left its variables, which are kept; a replayed request does not come to its phase.
+    b"ngx_http_auth_request_module",
+    // Runs again before us, or has left the address, which is kept.
+    b"ngx_http_realip_module",
+    // Keeps nothing for later.
+    b"ngx_http_limit_req_module",
+    b"ngx_http_rewrite_module",
+    // A patch of Debian's; counts the headers while they are parsed, and does so again.
+    b"ngx_http_header_count_module",
+];
+const REALIP: &[u8] = b"ngx_http_realip_module";
+
+/// A client whose request sleeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Parked(NonNull<Sleeper>);
+
+#[derive(Debug)]
+struct Sleeper {
+    connection: *mut ngx_connection_t,
+    /// The connection's number: tells whether it is still the same.
+    number: u64,
+    http: *mut ngx_http_connection_t,
+    /// nginx's own handlers, while ours are there.
+    read_handler: ngx_event_handler_pt,
+    recv: ngx_recv_pt,
+    was_ready: bool,
+    state: State,
+    key: Option<Key>,
+    /// How much of the head nginx has read again.
+    replayed: usize,
+    /// Nothing once it was handed to the new request.
+    snapshot: Option<Box<Snapshot>>,
+    answer: Option<Awakening>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The request has not been freed yet.
+    Falling,
+    /// The connection is ours.
+    Asleep,
+    /// nginx has the connection again.
+    Awake,
+}
+
+/// Why a sleeper wakes.
+#[derive(Debug)]
+enum Awakening {
+    Answer(Answer),
+    /// Only for the line in the access log.
+    ClientGone,
+}
+
+thread_local! {
+    /// Those whose request has been freed, until the end of this turn of the event loop.
+    static FALLING: RefCell<Vec<Parked>> = const { RefCell::new(Vec::new()) };
+    static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
+    /// The one whose head is being replayed.
+    static WAKING: Cell<Option<Parked>> = const { Cell::new(None) };
+    /// What this worker knows of nginx's modules.
+    static MODULES: RefCell<Modules> = const { RefCell::new(Modules { harmless: Vec::new(), realip: None }) };
+}
+
+struct Modules {
+    /// By the index of a request's context.
+    harmless: Vec<bool>,
+    realip: Option<usize>,
+}
+
+/// At the start of a worker.
+pub fn start() {
+    FALL.set(Some(Timer::new(fall_asleep)));
+    // SAFETY: the cycle's modules are an array that ends with null; names are static strings of modules.
+    MODULES.set(unsafe {
+        let mut modules = Modules { harmless: Vec::new(), realip: None };
+        let mut module: *mut *mut ngx_module_t = (*ngx_cycle).modules;
+        while let Some(known) = (*module).as_ref() {
+            if known.type_ == NGX_HTTP_MODULE as ngx_uint_t {
+                let name = std::ffi::CStr::from_ptr(known.name).to_bytes();
+                let index = known.ctx_index;
+                modules.harmless.resize(modules.harmless.len().max(index + 1), false);
+                if let Some(harmless) = modules.harmless.get_mut(index) {
+                    *harmless = HARMLESS.contains(&name);
+                }
+                if name == REALIP {
+                    modules.realip = Some(index);
+                }
+            }
+            module = module.add(1);
+        }
+        modules
+    });
+}
+
+/// At the end of a worker.
+pub fn stop() {
+    FALL.take();
+}
+
+/// Puts our handler behind all others of the post-read phase, so that realip comes before us.
+///
+/// # Safety
+///
+/// Only from postconfiguration, with its configuration.
+pub unsafe fn install(cf: *mut ngx_conf_t) -> bool {
+    // SAFETY: the caller's promise: inside `http`, the core module's main configuration is there. nginx takes the handlers
+    // of a phase from the end of the array (`ngx_http_init_phase_handlers`).
+    unsafe {
+        let context: *mut ngx_http_conf_ctx_t = (*cf).ctx.cast();
+        let core = *(*context).main_conf.add(ngx_http_core_module.ctx_index);
+        let core: *mut ngx_http_core_main_conf_t = core.cast();
+        let phases: *mut nginx_sys::ngx_http_phase_t = (&raw mut (*core).phases).cast();
+        let phase = phases.add(ngx_http_phases_NGX_HTTP_POST_READ_PHASE as usize);
+        let handlers = &raw mut (*phase).handlers;
+        if ngx_array_push(handlers).is_null() {
+            return false;
+        }
+        let handlers: &mut [ngx_http_handler_pt] = (*handlers).as_slice_mut();
+        handlers.rotate_right(1);
+        if let Some(first) = handlers.first_mut() {
+            *first = Some(post_read);
+        }
+    }
+    true
+}
+
+/// Sends a request to sleep, if it can be woken without anybody noticing: its content handler must return
+/// `Status::LATER`.
+pub fn park(request: &Request) -> Option<Parked> {
+    let r = request.0;
+    // SAFETY: a living request in its content handler. The sleeper lives until it was answered or its connection was
+    // found to have gone. The cleanup handler is called when the request is freed.
+    unsafe {
+        if !is_usable(r) {
+            return None;
+        }
+        let realip = MODULES.with_borrow(|modules| modules.realip);
+        let keeps_address = realip.is_some_and(|index| !(*(*r).ctx.add(index)).is_null());
+        let cleanup = ngx_http_cleanup_add(r, 0).as_mut()?;
+        let c = (*r).connection;
+        let sleeper = Box::into_raw(Box::new(Sleeper {
+            connection: c,
+            number: (*c).number,
+            http: (*r).http_connection,
+            read_handler: None,
+            recv: None,
+            was_ready: false,
+            state: State::Falling,
+            key: None,
+            replayed: 0,
+            snapshot: Some(Box::new(Snapshot::take(r, keeps_address))),
+            answer: None,
+        }));
+        cleanup.data = sleeper.cast();
+        cleanup.handler = Some(request_is_free);
+        (*r).set_keepalive(1);
+        (*r).set_logged(1);
+        NonNull::new(sleeper).map(Parked)
+    }
+}
+
+/// Whether a request can be made again from what a snapshot keeps, and its connection goes to sleep.
+///
+/// # Safety
+///
+/// `r` must be a living request in its content handler.
+unsafe fn is_usable(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let http_1 =
+            (NGX_HTTP_VERSION_10..NGX_HTTP_VERSION_20).contains(&((*r).http_version as u32));
+        if !http_1 || !ptr::eq(r, (*r).main) || (*r).count() != 1 || process::is_exiting() {
+            return false;
+        }
+        let core = *(*r).loc_conf.add(ngx_http_core_module.ctx_index);
+        let core: *const ngx_http_core_loc_conf_t = core.cast();
+        let c = (*r).connection;
+        // The keep-alive path takes only connections that it may keep, with nothing more to read.
+        let keeps = (*core).keepalive_timeout > 0
+            && (*(*r).header_in).pos == (*(*r).header_in).last
+            && (*(*c).read).eof() == 0
+            && (*c).error() == 0;
+        // Internal redirects and changes of the URI would have to be put back.
+        let as_asked = (*r).internal() == 0
+            && (*r).uri_changed() == 0
+            && (*r).uri_changes() == NGX_HTTP_MAX_URI_CHANGES + 1
+            && (*r).valid_location() != 0
+            && (*r).valid_unparsed_uri() != 0
+            && (*r).err_status == 0
+            && (*r).error_page() == 0;
+        // limit_conn counts requests, and upstreams have left variables.
+        let unattached = (*r).limit_conn_status() == 0
+            && (*r).upstream_states.is_null()
+            && (*r).postponed.is_null()
+            && (*r).posted_requests.is_null()
+            && (*r).request_body.is_null();
+        keeps && as_asked && unattached && has_only_harmless_contexts(r)
+    }
+}
+
+/// # Safety
+///
+/// `r` must be a living request.
+unsafe fn has_only_harmless_contexts(r: *mut ngx_http_request_t) -> bool {
+    MODULES.with_borrow(|modules| {
+        modules.harmless.iter().enumerate().all(|(index, harmless)| {
+            // SAFETY: a request has a context, maybe null, for each HTTP module.
+            *harmless || unsafe { (*(*r).ctx.add(index)).is_null() }
+        })
+    })
+}
+
+impl Parked {
+    /// Says under which key the worker knows the request.
+    pub fn set_key(&self, key: Key) {
+        // SAFETY: a sleeper lives until it is answered or found to have gone.
+        unsafe { (*self.0.as_ptr()).key = Some(key) };
+    }
+
+    /// Wakes the request to be answered.
+    pub fn answer(self, answer: Answer) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0.as_ptr()).key = None;
+            self.wake(Awakening::Answer(answer));
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The sleeper must live; it may be gone afterwards.
+    unsafe fn wake(self, awakening: Awakening) {
+        // SAFETY: the caller's promise. In the state `Asleep` the connection is open and ours, for only our own read
+        // handler could close it.
+        unsafe {
+            let sleeper = self.0.as_ptr();
+            (*sleeper).answer = Some(awakening);
+            if (*sleeper).state == State::Falling {
+                return;
+            }
+            (*sleeper).state = State::Awake;
+            let c = (*sleeper).connection;
+            let read = (*c).read;
+            (*c).data = (*sleeper).http.cast();
+            (*read).handler = (*sleeper).read_handler;
+            (*sleeper).recv = (*c).recv;
+            (*sleeper).was_ready = (*read).ready() != 0;
+            (*c).recv = Some(replay);
+            (*read).set_ready(1);
+            (*read).set_timedout(0);
+            // nginx's keep-alive handler stops a timer without asking whether it runs.
+            ngx_add_timer(read, 60_000);
+            let before = WAKING.replace(Some(self));
+            if let Some(handler) = (*read).handler {
+                handler(read);
+            }
+            WAKING.set(before);
+            // The connection may have been closed, and even its place be taken by another one; but not both with our hook.
+            if (*c).fd != -1 && (*c).number == (*sleeper).number {
+                stop_replay(sleeper, c);
+            }
+            drop(Box::from_raw(sleeper));
+        }
+    }
+}
+
+/// The request has been freed. Its connection is asleep at the end of this turn, before anything can come in.
+unsafe extern "C" fn request_is_free(data: *mut c_void) {
+    if let Some(sleeper) = NonNull::new(data.cast::<Sleeper>()) {
+        FALLING.with_borrow_mut(|falling| falling.push(Parked(sleeper)));
+        FALL.with_borrow(|fall| fall.as_ref().map(Timer::post_now));
+    }
+}
+
+/// Takes over the connections of requests that were freed.
+fn fall_asleep() {
+    for parked in FALLING.take() {
+        // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`.
+        unsafe {
+            let sleeper = parked.0.as_ptr();
+            let c = (*sleeper).connection;
+            let ours = (*c).fd != -1
+                && (*c).number == (*sleeper).number
+                && ptr::eq((*c).data, (*sleeper).http.cast());
+            if !ours {
+                forget(sleeper);
+                continue;
+            }
+            take_connection(sleeper, c);
+            if let Some(awakening) = (*sleeper).answer.take() {
+                parked.wake(awakening);
+            } else if client_is_gone(c) {
+                leave(parked);
+            }
+        }
+    }
+}
+
+/// The connection was closed instead of being kept.
+///
+/// # Safety
+///
+/// The sleeper must live; it is gone afterwards.
+unsafe fn forget(sleeper: *mut Sleeper) {
+    // SAFETY: the caller's promise.
+    let key = unsafe { Box::from_raw(sleeper) }.key;
+    if let Some(key) = key {
+        worker::gone(key);
+    }
+}
+
+/// # Safety
+///
+/// The connection must be the sleeper's, as the keep-alive path has left it.
+unsafe fn take_connection(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
+    // SAFETY: the caller's promise. Without `idle`, a graceful shutdown leaves the connection to the worker, which wakes it.
+    unsafe {
+        let read = (*c).read;
+        if (*read).timer_set() != 0 {
+            ngx_del_timer(read);
+        }
+        ngx_reusable_connection(c, 0);
+        (*c).set_idle(0);
+        (*sleeper).read_handler = (*read).handler;
+        (*read).handler = Some(something_came);
+        (*c).data = sleeper.cast();
+        (*sleeper).state = State::Asleep;
+    }
+}
+
+/// Something has come from a client that sleeps: its next request, which stays where it is, or its end.
+unsafe extern "C" fn something_came(read: *mut ngx_event_t) {
+    // SAFETY: nginx passes the read event of a connection of ours, whose data is the sleeper.
+    unsafe {
+        let c: *mut ngx_connection_t = (*read).data.cast();
+        if let (true, Some(sleeper)) = (client_is_gone(c), NonNull::new((*c).data.cast())) {
+            leave(Parked(sleeper));
+        }
+    }
+}
+
+/// # Safety
+///
+/// `c` must be an open connection.
+unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: the caller's promise; there is room for the byte.
+    unsafe {
+        if (*(*c).read).pending_eof() != 0 {
+            return true;
+        }
+        match libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) {
+            0 => true,
+            -1 => {
+                let error = std::io::Error::last_os_error();
+                (*(*c).read).set_ready(0);
+                error.kind() != std::io::ErrorKind::WouldBlock
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The client of a sleeper has gone: off the books, and into the access log.
+///
+/// # Safety
+///
+/// The sleeper must be asleep; it is gone afterwards.
+unsafe fn leave(parked: Parked) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(key) = (*parked.0.as_ptr()).key.take() {
+            worker::gone(key);
+        }
+        parked.wake(Awakening::ClientGone);
+    }
+}
+
+/// `recv` of a connection that wakes: gives nginx the head again.
+unsafe extern "C" fn replay(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
+    let Some(parked) = WAKING.get() else { return NGX_AGAIN as isize };
+    // SAFETY: this hook is only there while the sleeper is being woken; nginx passes room for `size` bytes.
+    unsafe {
+        let sleeper = parked.0.as_ptr();
+        let head = (*sleeper).snapshot.as_ref().map(|snapshot| snapshot.head()).unwrap_or_default();
+        let rest = head.get((*sleeper).replayed..).unwrap_or_default();
+        let len = rest.len().min(size);
+        ptr::copy_nonoverlapping(rest.as_ptr(), buffer, len);
+        (*sleeper).replayed += len;
+        if len == rest.len() {
+            stop_replay(sleeper, c);
+        }
+        if len == 0 {
+            NGX_AGAIN as isize
+        } else {
+            len as isize
+        }
+    }
+}
+
+/// Gives the connection its own `recv` back.
+///
+/// # Safety
+///
+/// The connection must be open and the sleeper's.
+unsafe fn stop_replay(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
+    // SAFETY: the caller's promise. With `ready` left set, nginx would read once in vain after the reply.
+    unsafe {
+        if let Some(recv) = (*sleeper).recv.take() {
+            (*c).recv = Some(recv);
+            (*(*c).read).set_ready((*sleeper).was_ready.into());
+        }
+    }
+}
+
+/// The last handler of the post-read phase: answers requests that have been woken.
+unsafe extern "C" fn post_read(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes a living request; the one that is being woken is recognised by its connection, on which nothing
+    // else can be read meanwhile. The snapshot is kept in the request's pool, as its strings are now part of the request.
+    unsafe {
+        let Some(parked) = WAKING.get() else { return NGX_DECLINED as ngx_int_t };
+        let sleeper = parked.0.as_ptr();
+        if !ptr::eq((*sleeper).connection, (*r).connection) {
+            return NGX_DECLINED as ngx_int_t;
+        }
+        let (Some(snapshot), Some(awakening)) =
+            ((*sleeper).snapshot.take(), (*sleeper).answer.take())
+        else {
+            return NGX_DECLINED as ngx_int_t;
+        };
+        // nginx has counted the request again.
+        (*(*r).connection).requests -= 1;
+        let snapshot = pool::keep((*r).pool, snapshot).as_ref();
+        let restored = snapshot.is_some_and(|snapshot| snapshot.restore(r));
+        let status = match awakening {
+            _ if !restored => nginx_sys::NGX_ERROR as ngx_int_t,
+            Awakening::Answer(answer) => {
+                let request = Request(r);
+                if answer.close {
+                    request.close_afterwards();
+                }
+                request.send(&answer.reply, answer.message.as_ref()).0
+            }
+            Awakening::ClientGone => {
+                (*(*r).connection).set_error(1);
+                NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t
+            }
+        };
+        ngx_http_finalize_request(r, status);
+        NGX_DONE as ngx_int_t
+    }
+}

@@ -1,0 +1,352 @@
+//! What a request knows that its head does not say: kept while it is parked, and put back when it is woken.
+//!
+//! What was decided once is not decided again: the location and its settings (also those of an `if`), variables that were
+//! set or evaluated, captures, headers that earlier steps have added, limits, and when it all began.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use nginx_sys::{
+    ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_request_empty_handler,
+    ngx_http_request_t, ngx_http_update_location_config, ngx_http_variable_t, ngx_list_part_t,
+    ngx_list_push, ngx_msec_t, ngx_palloc, ngx_pool_cleanup_add, ngx_str_t, ngx_table_elt_t,
+    ngx_uint_t, off_t, sockaddr, socklen_t, time_t,
+};
+
+use super::blob::{Reader, Writer};
+use crate::nginx::text;
+
+/// A parked request.
+#[derive(Debug)]
+pub struct Snapshot {
+    loc_conf: *mut *mut c_void,
+    start_sec: time_t,
+    start_msec: ngx_msec_t,
+    request_length: off_t,
+    method: ngx_uint_t,
+    limit_rate: usize,
+    limit_rate_after: usize,
+    flags: Flags,
+    /// Length of the request's head, with which the blob begins.
+    head: u32,
+    /// The head, then what [`Snapshot::write`] has written.
+    blob: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flags {
+    keepalive: bool,
+    limit_rate_set: bool,
+    limit_rate_after_set: bool,
+    limit_req_status: u8,
+}
+
+impl Snapshot {
+    /// Takes what a request knows.
+    ///
+    /// # Safety
+    ///
+    /// `r` must be a living main request of HTTP/1 in its content handler.
+    pub unsafe fn take(r: *mut ngx_http_request_t, keeps_address: bool) -> Self {
+        let mut writer = Writer::default();
+        // SAFETY: the caller's promise; all strings of a request live as long as it.
+        unsafe {
+            let head = write_head(r, &mut writer) as u32;
+            write_variables(r, &mut writer);
+            write_headers_out(r, &mut writer);
+            write_captures(r, &mut writer);
+            write_address(r, &mut writer, keeps_address);
+            Snapshot {
+                loc_conf: (*r).loc_conf,
+                start_sec: (*r).start_sec,
+                start_msec: (*r).start_msec,
+                request_length: (*r).request_length,
+                method: (*r).method,
+                limit_rate: (*r).limit_rate,
+                limit_rate_after: (*r).limit_rate_after,
+                flags: Flags {
+                    keepalive: (*r).keepalive() != 0,
+                    limit_rate_set: (*r).limit_rate_set() != 0,
+                    limit_rate_after_set: (*r).limit_rate_after_set() != 0,
+                    limit_req_status: (*r).limit_req_status() as u8,
+                },
+                head,
+                blob: writer.finish(),
+            }
+        }
+    }
+
+    /// The request's head, as a client could have sent it.
+    pub fn head(&self) -> &[u8] {
+        self.blob.get(..self.head as usize).unwrap_or_default()
+    }
+
+    /// Puts back into a request, which was made of the same head, what it knew.
+    ///
+    /// # Safety
+    ///
+    /// `r` must be a living main request of HTTP/1 in its post-read phase, and the snapshot must live as long as it.
+    pub unsafe fn restore(&self, r: *mut ngx_http_request_t) -> bool {
+        let mut reader = Reader::new(self.blob.get(self.head as usize..).unwrap_or_default());
+        // SAFETY: the caller's promise. The location belongs to the same cycle as the connection.
+        unsafe {
+            (*r).loc_conf = self.loc_conf;
+            (*r).start_sec = self.start_sec;
+            (*r).start_msec = self.start_msec;
+            (*r).request_length = self.request_length;
+            (*r).method = self.method;
+            (*r).limit_rate = self.limit_rate;
+            (*r).limit_rate_after = self.limit_rate_after;
+            (*r).set_limit_rate_set(self.flags.limit_rate_set.into());
+            (*r).set_limit_rate_after_set(self.flags.limit_rate_after_set.into());
+            (*r).set_limit_req_status(self.flags.limit_req_status.into());
+            restore_variables(r, &mut reader);
+            let done = restore_headers_out(r, &mut reader);
+            restore_captures(r, &mut reader);
+            restore_address(r, &mut reader);
+            ngx_http_update_location_config(r);
+            (*r).set_keepalive(self.flags.keepalive.into());
+            (*r).write_event_handler = Some(ngx_http_request_empty_handler);
+            done
+        }
+    }
+}
+
+/// Writes the request line and headers; returns their length.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_head(r: *mut ngx_http_request_t, writer: &mut Writer) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        writer.raw(text::bytes((*r).request_line));
+        writer.raw(b"\r\n");
+        for_each_header(&raw const (*r).headers_in.headers.part, |header| {
+            writer.raw(text::bytes(header.key));
+            writer.raw(b": ");
+            writer.raw(text::bytes(header.value));
+            writer.raw(b"\r\n");
+        });
+        writer.raw(b"\r\n")
+    }
+}
+
+/// # Safety
+///
+/// `part` must be the first of a complete list of headers.
+unsafe fn for_each_header(
+    mut part: *const ngx_list_part_t,
+    mut each: impl FnMut(&ngx_table_elt_t),
+) {
+    // SAFETY: a list's parts hold `nelts` elements each, and are linked by pointers or null (`ngx_list.h`).
+    unsafe {
+        while let Some(here) = part.as_ref() {
+            let headers: *const ngx_table_elt_t = here.elts.cast();
+            for index in 0..here.nelts {
+                each(&*headers.add(index));
+            }
+            part = here.next;
+        }
+    }
+}
+
+/// Writes the variables that have a value and keep it. Those that only show a part of the head are evaluated again.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_variables(r: *mut ngx_http_request_t, writer: &mut Writer) {
+    // SAFETY: the caller's promise; a request has one value for each indexed variable.
+    unsafe {
+        let main = *(*r).main_conf.add(ngx_http_core_module.ctx_index);
+        let main: *mut ngx_http_core_main_conf_t = main.cast();
+        let known: &[ngx_http_variable_t] = (*main).variables.as_slice();
+        for (index, variable) in known.iter().enumerate() {
+            let value = &*(*r).variables.add(index);
+            let keeps = value.valid() != 0 && value.no_cacheable() == 0 && value.not_found() == 0;
+            if keeps && !shows_the_head(text::bytes(variable.name)) {
+                writer.number(index as u32 + 1);
+                writer.bytes(value.as_bytes());
+            }
+        }
+        writer.number(0);
+    }
+}
+
+fn shows_the_head(name: &[u8]) -> bool {
+    [&b"http_"[..], b"arg_", b"cookie_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_variables(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
+    loop {
+        let index = reader.number();
+        if index == 0 {
+            return;
+        }
+        let bytes = reader.bytes();
+        // SAFETY: the index was written for a request of the same cycle; the bytes live as long as the request, and nginx
+        // does not write to a variable's value.
+        unsafe {
+            let value = &mut *(*r).variables.add(index as usize - 1);
+            value.set_len(bytes.len() as u32);
+            value.data = bytes.as_ptr().cast_mut();
+            value.set_valid(1);
+            value.set_no_cacheable(0);
+            value.set_not_found(0);
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_headers_out(r: *mut ngx_http_request_t, writer: &mut Writer) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for_each_header(&raw const (*r).headers_out.headers.part, |header| {
+            if header.hash != 0 {
+                writer.number(1);
+                writer.bytes(text::bytes(header.key));
+                writer.bytes(text::bytes(header.value));
+            }
+        });
+    }
+    writer.number(0);
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_headers_out(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) -> bool {
+    while reader.number() != 0 {
+        let (key, value) = (reader.bytes(), reader.bytes());
+        // SAFETY: a new element of an initialised list; all zeros is valid; the bytes live as long as the request.
+        unsafe {
+            let header: *mut ngx_table_elt_t =
+                ngx_list_push(&raw mut (*r).headers_out.headers).cast();
+            if header.is_null() {
+                return false;
+            }
+            ptr::write_bytes(header, 0, 1);
+            (*header).hash = 1;
+            (*header).key = text::borrowed(key);
+            (*header).value = text::borrowed(value);
+            (*header).lowcase_key = (*header).key.data;
+        }
+    }
+    true
+}
+
+/// `$1` and so on, as the last regular expression has left them.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_captures(r: *mut ngx_http_request_t, writer: &mut Writer) {
+    // SAFETY: the caller's promise; there are `ncaptures` offsets into `captures_data`, or none.
+    unsafe {
+        let count = if (*r).captures.is_null() { 0 } else { (*r).ncaptures };
+        writer.number(count as u32);
+        let mut end = 0;
+        for index in 0..count {
+            let offset = *(*r).captures.add(index);
+            end = end.max(offset);
+            writer.number(offset as u32);
+        }
+        let len = usize::try_from(end).unwrap_or(0);
+        writer.bytes(text::bytes(ngx_str_t { len, data: (*r).captures_data }));
+    }
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_captures(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
+    let count = reader.number() as usize;
+    // SAFETY: the pool of a living request has room for `count` offsets; the data live as long as the request.
+    unsafe {
+        let captures: *mut c_int = match count {
+            0 => ptr::null_mut(),
+            count => ngx_palloc((*r).pool, count * size_of::<c_int>()).cast(),
+        };
+        for index in 0..count {
+            let offset = reader.number() as c_int;
+            if !captures.is_null() {
+                *captures.add(index) = offset;
+            }
+        }
+        let data = reader.bytes();
+        if !captures.is_null() {
+            (*r).captures = captures;
+            (*r).ncaptures = count;
+            (*r).captures_data = data.as_ptr().cast_mut();
+        }
+    }
+}
+
+/// The client's address, as realip has found it out.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_address(r: *mut ngx_http_request_t, writer: &mut Writer, keeps_address: bool) {
+    // SAFETY: the caller's promise; a connection has an address of `socklen` bytes.
+    unsafe {
+        let c = (*r).connection;
+        let data = if keeps_address { (*c).sockaddr.cast() } else { ptr::null_mut() };
+        writer.bytes(text::bytes(ngx_str_t { len: (*c).socklen as usize, data }));
+        writer.bytes(if keeps_address { text::bytes((*c).addr_text) } else { &[] });
+    }
+}
+
+/// The address to put back when the request ends, as realip does.
+struct Address {
+    connection: *mut nginx_sys::ngx_connection_t,
+    sockaddr: *mut sockaddr,
+    socklen: socklen_t,
+    addr_text: ngx_str_t,
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_address(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
+    let (sockaddr, addr_text) = (reader.bytes(), reader.bytes());
+    // SAFETY: the caller's promise. The connection's own address is put back before the snapshot goes: cleanup handlers
+    // run before their pool is freed.
+    unsafe {
+        let c = (*r).connection;
+        if sockaddr.is_empty() || text::bytes((*c).addr_text) == addr_text {
+            return;
+        }
+        let cleanup = ngx_pool_cleanup_add((*r).pool, size_of::<Address>());
+        // Aligned, unlike what is in the blob.
+        let copy: *mut u8 = ngx_palloc((*r).pool, sockaddr.len()).cast();
+        let (Some(cleanup), false) = (cleanup.as_mut(), copy.is_null()) else { return };
+        ptr::copy_nonoverlapping(sockaddr.as_ptr(), copy, sockaddr.len());
+        cleanup.data.cast::<Address>().write(Address {
+            connection: c,
+            sockaddr: (*c).sockaddr,
+            socklen: (*c).socklen,
+            addr_text: (*c).addr_text,
+        });
+        cleanup.handler = Some(put_address_back);
+        (*c).sockaddr = copy.cast();
+        (*c).socklen = sockaddr.len() as socklen_t;
+        (*c).addr_text = text::borrowed(addr_text);
+    }
+}
+
+unsafe extern "C" fn put_address_back(data: *mut c_void) {
+    // SAFETY: nginx passes what `restore_address` has written; the connection outlives its request.
+    unsafe {
+        let address = &*data.cast::<Address>();
+        (*address.connection).sockaddr = address.sockaddr;
+        (*address.connection).socklen = address.socklen;
+        (*address.connection).addr_text = address.addr_text;
+    }
+}
