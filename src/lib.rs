@@ -28,6 +28,7 @@
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
 //! | `channel` | which channel a request is about |
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
+//! | `prepared` | replies ready to be sent, one for all who get the same |
 //! | `spool` | large messages in files |
 //! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
 //!
@@ -43,6 +44,7 @@
 mod channel;
 mod copies;
 mod nginx;
+mod prepared;
 mod publisher;
 mod spool;
 mod subscriber;

@@ -20,12 +20,12 @@ pub fn handle(request: &Request) -> Status {
     }
     let Some(id) = channel::id_of(request) else {
         request.discard_body();
-        return request.send(&replies::no_channel_id(), None);
+        return request.reply(replies::no_channel_id());
     };
     let found = match action {
         Action::Publish => return request.publish_body(),
-        Action::Preflight => return request.send(&replies::preflight(), None),
-        Action::NotAllowed => return request.send(&replies::not_allowed(), None),
+        Action::Preflight => return request.reply(replies::preflight()),
+        Action::NotAllowed => return request.reply(replies::not_allowed()),
         Action::Info => Ok(worker::info(id.as_bytes())),
         Action::Delete => match worker::delete(id.as_bytes()) {
             Some(deleted) => deleted,
@@ -33,21 +33,21 @@ pub fn handle(request: &Request) -> Status {
         },
     };
     match found {
-        Ok(Some(info)) => request.send(&replies::info(200, &info, request.header("Accept")), None),
-        Ok(None) => request.send(&replies::not_found(), None),
+        Ok(Some(info)) => request.reply(replies::info(200, &info, request.header("Accept"))),
+        Ok(None) => request.reply(replies::not_found()),
         Err(error) => refuse(request, &error),
     }
 }
 
 fn refuse(request: &Request, error: &PublishError) -> Status {
     request.log(Level::Error, &format!("push: {error}"));
-    request.send(&error.reply(), None)
+    request.reply(error.reply())
 }
 
 /// Publishes the body of a request that was read.
 pub fn publish(request: &Request) -> Status {
     let Some(id) = channel::id_of(request) else {
-        return request.send(&replies::no_channel_id(), None);
+        return request.reply(replies::no_channel_id());
     };
     let published = match request.body() {
         RequestBody::Pieces(pieces) => append(request, &id, Content::Pieces(&pieces)),
@@ -66,7 +66,7 @@ pub fn publish(request: &Request) -> Status {
     match published {
         Some(Ok(Published { info, .. })) => {
             let status = if info.subscribers > 0 { 201 } else { 202 };
-            request.send(&replies::info(status, &info, request.header("Accept")), None)
+            request.reply(replies::info(status, &info, request.header("Accept")))
         }
         Some(Err(error)) => refuse(request, &error),
         None => Status::INTERNAL_ERROR,

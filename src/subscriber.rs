@@ -26,9 +26,9 @@ pub fn handle(request: &Request) -> Status {
         return subscribe(request);
     }
     match (channel::id_of(request), action) {
-        (None, _) => request.send(&replies::no_channel_id(), None),
-        (_, Action::Preflight) => request.send(&replies::preflight(), None),
-        _ => request.send(&replies::not_allowed(), None),
+        (None, _) => request.reply(replies::no_channel_id()),
+        (_, Action::Preflight) => request.reply(replies::preflight()),
+        _ => request.reply(replies::not_allowed()),
     }
 }
 
@@ -36,12 +36,12 @@ pub fn handle(request: &Request) -> Status {
 pub fn subscribe(request: &Request) -> Status {
     let settings = request.settings();
     let Some(id) = channel::id_of(request) else {
-        return request.send(&replies::no_channel_id(), None);
+        return request.reply(replies::no_channel_id());
     };
     let hold = settings.mechanism == Mechanism::LongPoll;
     let position = position(request, hold);
     if hold && process::is_exiting() {
-        return send_away(request, position);
+        return send_away(request);
     }
     let subscription = Subscription {
         id: id.as_bytes(),
@@ -55,15 +55,16 @@ pub fn subscribe(request: &Request) -> Status {
     match worker::subscribe(subscription, hold) {
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
-        Some(Err(Refusal::Closing)) => send_away(request, position),
-        Some(Err(refusal)) => request.send(&refusal.reply(), None),
-        Some(Ok(Served::Message(copied, missed))) => {
-            request.send(&worker::reply_with(&copied, missed, position), Some(&copied))
-        }
-        Some(Ok(Served::Waiting(_))) if !hold => request.send(&unmodified(request), None),
+        Some(Err(Refusal::Closing)) => send_away(request),
+        Some(Err(refusal)) => request.reply(refusal.reply()),
+        Some(Ok(Served::Message(copied, missed))) => match worker::prepare(copied, missed) {
+            Some(prepared) => request.send(prepared),
+            None => send_away(request),
+        },
+        Some(Ok(Served::Waiting(_))) if !hold => request.reply(unmodified(request)),
         Some(Ok(Served::Waiting(place))) => match parking::park(request) {
             Some((parked, status)) => {
-                worker::wait(place, parked, position, settings.subscriber_timeout_ms);
+                worker::wait(place, parked, settings.subscriber_timeout_ms);
                 status
             }
             None => {
@@ -74,10 +75,10 @@ pub fn subscribe(request: &Request) -> Status {
     }
 }
 
-/// Has the client come back to another worker.
-fn send_away(request: &Request, position: Position) -> Status {
+/// Has the client come back with the position that it came with, to another worker if this one leaves.
+pub fn send_away(request: &Request) -> Status {
     request.close_afterwards();
-    request.send(&replies::released(position), None)
+    request.reply(replies::released(position(request, true)))
 }
 
 /// Where the subscriber wants to begin. `push_ignore_queue_on_no_cache` is for those who can wait.

@@ -9,13 +9,13 @@ use std::rc::Rc;
 
 use comet::clock::Now;
 use comet::hub::{Hub, Key, Slice, Waiter};
-use comet::message::{Cursor, Missed, Position};
+use comet::message::{Cursor, Missed};
 use comet::publisher::PublishError;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Refusal};
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    self, ChannelRef, News, Next, Publication, Published, SlotRef, Subscribed, Subscription, Zone,
+    self, ChannelRef, News, Publication, Published, SlotRef, Subscribed, Subscription, Zone,
 };
 
 use crate::copies::{Copied, Copies};
@@ -26,6 +26,7 @@ use crate::nginx::process;
 use crate::nginx::timer::Timer;
 use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
+use crate::prepared::Prepared;
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
 /// who ask again at once do not queue up behind those who wait.
@@ -164,12 +165,12 @@ pub fn subscribe(subscription: Subscription<'_>, hold: bool) -> Option<Result<Se
 }
 
 /// Puts a parked request among those who wait, until the time `timeout` milliseconds from now (0 for no limit).
-pub fn wait(place: Place, parked: Parked, position: Position, timeout: u64) {
+pub fn wait(place: Place, parked: Parked, timeout: u64) {
     let now = now();
     let Place { channel, cursor, reign } = place;
     let deadline = if timeout == 0 { u64::MAX } else { now.mono.saturating_add(timeout) };
     with(|worker| {
-        let waiter = Waiter { channel, cursor, reign, position, deadline, connection: parked };
+        let waiter = Waiter { channel, seq: cursor.seq, reign, deadline, connection: parked };
         let key = worker.hub.add(waiter);
         parked.set_key(key);
         worker.arm(now);
@@ -244,8 +245,9 @@ fn time_is_over() {
         worker.arm(now);
         parked
     });
+    let reply = without_message(replies::timed_out());
     for waiter in parked.into_iter().flatten() {
-        waiter.connection.answer(without_message(replies::timed_out()));
+        waiter.connection.answer(reply.clone());
     }
 }
 
@@ -254,7 +256,7 @@ fn time_is_over() {
 fn release_all() {
     let now = now();
     let parked = with(|worker| {
-        // Who has a message waiting gets it with the next poll: the position is that of the request.
+        // Who has a message waiting gets it with the next poll.
         let keys = worker.hub.keys();
         let parked = worker.take_off(&keys, now);
         worker.part(now);
@@ -262,12 +264,12 @@ fn release_all() {
         parked
     });
     for waiter in parked.into_iter().flatten() {
-        let answer = without_message(replies::released(waiter.position));
-        waiter.connection.answer(Answer { close: true, ..answer });
+        waiter.connection.answer(Answer::SentAway);
     }
 }
 
-type Prepared = (Parked, Answer);
+/// A subscriber that is off the books, and what it is to be told.
+type Answered = (Parked, Answer);
 
 impl Worker {
     fn join(&mut self, now: Now) {
@@ -326,7 +328,7 @@ impl Worker {
     }
 
     /// Decides for the next slice, and takes those that will be answered off the books.
-    fn serve_slice(&mut self, now: Now) -> Vec<Prepared> {
+    fn serve_slice(&mut self, now: Now) -> Vec<Answered> {
         let Some((slice, slot)) = self.hub.next_slice(SLICE).zip(self.slot) else {
             return Vec::new();
         };
@@ -384,53 +386,52 @@ fn decide(
     received: &mut Vec<(ChannelRef, Cursor)>,
     slice: &Slice,
     now: Now,
-) -> Vec<Prepared> {
+) -> Vec<Answered> {
     let mut answers = Vec::with_capacity(slice.keys.len());
+    // Nearly all get the same message: its reply is made once.
+    let mut last: Option<(Cursor, Missed, Answer)> = None;
     for key in &slice.keys {
         let Some(waiter) = hub.get(*key) else { continue };
-        let (reply, copied) = match zone.next(waiter.channel, waiter.cursor, waiter.reign, now) {
+        let answer = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
             zone::Answer::UpToDate => {
                 hub.defer(*key);
                 continue;
             }
-            zone::Answer::Message(next) => {
-                let (reply, copied) = message(zone, copies, &next, waiter.position);
-                received.extend(to_be_received(waiter.channel, &copied));
-                (reply, Some(copied))
-            }
-            zone::Answer::Conflict => (replies::conflict(), None),
-            zone::Answer::Gone => (replies::gone(), None),
+            zone::Answer::Message(next) => match &last {
+                Some((cursor, missed, answer))
+                    if (*cursor, *missed) == (next.cursor, next.missed) =>
+                {
+                    answer.clone()
+                }
+                _ => {
+                    let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
+                    received.extend(to_be_received(waiter.channel, &copied));
+                    let answer =
+                        prepare(copied, next.missed).map_or(Answer::SentAway, Answer::Reply);
+                    last = Some((next.cursor, next.missed, answer.clone()));
+                    answer
+                }
+            },
+            zone::Answer::Conflict => without_message(replies::conflict()),
+            zone::Answer::Gone => without_message(replies::gone()),
         };
         if let Some(waiter) = hub.remove(*key) {
-            answers.push((waiter.connection, Answer { reply, message: copied, close: false }));
+            answers.push((waiter.connection, answer));
         }
     }
     received.dedup();
     answers
 }
 
-fn message(
-    zone: &Zone<'_>,
-    copies: &mut Copies,
-    next: &Next,
-    position: Position,
-) -> (Reply, Rc<Copied>) {
-    let copied = copies.get_or_make(next.cursor, || zone.copy(next));
-    (reply_with(&copied, next.missed, position), copied)
-}
-
-/// The reply that carries a message. Should its file have gone since the look into the log, the client is sent back with
-/// the position that it came with, to be told what it has missed.
-pub fn reply_with(copied: &Copied, missed: Missed, position: Position) -> Reply {
-    if copied.is_complete() {
-        replies::message(&copied.message, missed)
-    } else {
-        replies::released(position)
-    }
+/// The reply that carries a message. Nothing if its file has gone since the look into the log: then the client is to come
+/// back, and will be told what it has missed.
+pub fn prepare(copied: Rc<Copied>, missed: Missed) -> Option<Rc<Prepared>> {
+    let complete = copied.is_complete();
+    complete.then(|| Prepared::new(replies::message(&copied.message, missed), copied))
 }
 
 fn without_message(reply: Reply) -> Answer {
-    Answer { reply, message: None, close: false }
+    Answer::Reply(Prepared::without_message(reply))
 }
 
 fn to_be_received(channel: ChannelRef, copied: &Copied) -> Option<(ChannelRef, Cursor)> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use slab::Slab;
 
-use crate::message::{Cursor, Life, Position};
+use crate::message::{Cursor, Life};
 use crate::zone::ChannelRef;
 
 /// A subscriber that waits. `T` is its connection, as the edge knows it.
@@ -16,21 +16,35 @@ use crate::zone::ChannelRef;
 pub struct Waiter<T> {
     /// The channel.
     pub channel: ChannelRef,
-    /// What it has seen.
-    pub cursor: Cursor,
+    /// The sequence number of the last message that it has seen.
+    pub seq: u64,
     /// Under which reign it came (`push_subscriber_concurrency last`).
     pub reign: u32,
-    /// The position that it asked for, to be given back if it is sent away without a message.
-    pub position: Position,
     /// When it is sent away without a message, in milliseconds; `u64::MAX` for never.
     pub deadline: u64,
     /// Its connection.
     pub connection: T,
 }
 
+impl<T> Waiter<T> {
+    /// What it has seen.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { life: self.channel.life, seq: self.seq }
+    }
+}
+
 /// Names a waiting subscriber until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(usize);
+pub struct Key(u32);
+
+impl Key {
+    /// No subscriber.
+    const NONE: Key = Key(u32::MAX);
+
+    fn place(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// The waiting subscribers of a worker.
 #[derive(Debug)]
@@ -47,16 +61,16 @@ pub struct Hub<T> {
 struct Place<T> {
     waiter: Waiter<T>,
     ticket: u64,
-    next: Option<usize>,
-    prev: Option<usize>,
+    next: Key,
+    prev: Key,
 }
 
 /// The subscribers of one channel, oldest first.
 #[derive(Debug)]
 struct Line {
     channel: ChannelRef,
-    first: Option<usize>,
-    last: Option<usize>,
+    first: Key,
+    last: Key,
     len: usize,
 }
 
@@ -92,26 +106,27 @@ impl<T> Hub<T> {
     /// Adds a subscriber.
     pub fn add(&mut self, waiter: Waiter<T>) -> Key {
         let (channel, deadline) = (waiter.channel, waiter.deadline);
-        let key = self.places.insert(Place { waiter, ticket: 0, next: None, prev: None });
+        let place = Place { waiter, ticket: 0, next: Key::NONE, prev: Key::NONE };
+        let key = Key(self.places.insert(place) as u32);
         self.append(key, channel);
         if deadline != u64::MAX {
-            self.deadlines.insert((deadline, Key(key)));
+            self.deadlines.insert((deadline, key));
         }
-        Key(key)
+        key
     }
 
     /// A subscriber that waits.
     pub fn get(&self, key: Key) -> Option<&Waiter<T>> {
-        self.places.get(key.0).map(|place| &place.waiter)
+        self.places.get(key.place()).map(|place| &place.waiter)
     }
 
     /// Takes a subscriber off.
     pub fn remove(&mut self, key: Key) -> Option<Waiter<T>> {
-        if !self.places.contains(key.0) {
+        if !self.places.contains(key.place()) {
             return None;
         }
-        self.unlink(key.0);
-        let place = self.places.remove(key.0);
+        self.unlink(key);
+        let place = self.places.remove(key.place());
         if place.waiter.deadline != u64::MAX {
             self.deadlines.remove(&(place.waiter.deadline, key));
         }
@@ -121,8 +136,8 @@ impl<T> Hub<T> {
     /// Puts a subscriber that was looked at and has nothing to get behind all others, so that the job goes on.
     pub fn defer(&mut self, key: Key) {
         if let Some(channel) = self.get(key).map(|waiter| waiter.channel) {
-            self.unlink(key.0);
-            self.append(key.0, channel);
+            self.unlink(key);
+            self.append(key, channel);
         }
     }
 
@@ -172,13 +187,13 @@ impl<T> Hub<T> {
 
     fn due_of(&self, life: Life, upto: u64, max: usize) -> Vec<Key> {
         let mut keys = Vec::new();
-        let mut at = self.channels.get(&life).and_then(|line| line.first);
-        while let Some((key, place)) = at.and_then(|key| Some((key, self.places.get(key)?))) {
+        let mut key = self.channels.get(&life).map_or(Key::NONE, |line| line.first);
+        while let Some(place) = self.places.get(key.place()) {
             if place.ticket > upto || keys.len() == max {
                 break;
             }
-            keys.push(Key(key));
-            at = place.next;
+            keys.push(key);
+            key = place.next;
         }
         keys
     }
@@ -196,7 +211,7 @@ impl<T> Hub<T> {
 
     /// Everybody, for a shutdown.
     pub fn keys(&self) -> Vec<Key> {
-        self.places.iter().map(|(key, _)| Key(key)).collect()
+        self.places.iter().map(|(key, _)| Key(key as u32)).collect()
     }
 
     /// How many wait.
@@ -209,43 +224,36 @@ impl<T> Hub<T> {
         self.places.is_empty()
     }
 
-    fn append(&mut self, key: usize, channel: ChannelRef) {
-        let line = self.channels.entry(channel.life).or_insert(Line {
-            channel,
-            first: None,
-            last: None,
-            len: 0,
-        });
-        let last = line.last.replace(key);
+    fn append(&mut self, key: Key, channel: ChannelRef) {
+        let empty = Line { channel, first: key, last: Key::NONE, len: 0 };
+        let line = self.channels.entry(channel.life).or_insert(empty);
+        let last = std::mem::replace(&mut line.last, key);
         line.len += 1;
-        if line.first.is_none() {
-            line.first = Some(key);
-        }
-        if let Some(place) = last.and_then(|last| self.places.get_mut(last)) {
-            place.next = Some(key);
+        if let Some(place) = self.places.get_mut(last.place()) {
+            place.next = key;
         }
         self.tickets += 1;
-        if let Some(place) = self.places.get_mut(key) {
+        if let Some(place) = self.places.get_mut(key.place()) {
             place.ticket = self.tickets;
             place.prev = last;
-            place.next = None;
+            place.next = Key::NONE;
         }
     }
 
-    fn unlink(&mut self, key: usize) {
-        let Some(place) = self.places.get(key) else { return };
+    fn unlink(&mut self, key: Key) {
+        let Some(place) = self.places.get(key.place()) else { return };
         let (next, prev, life) = (place.next, place.prev, place.waiter.channel.life);
-        if let Some(place) = next.and_then(|next| self.places.get_mut(next)) {
+        if let Some(place) = self.places.get_mut(next.place()) {
             place.prev = prev;
         }
-        if let Some(place) = prev.and_then(|prev| self.places.get_mut(prev)) {
+        if let Some(place) = self.places.get_mut(prev.place()) {
             place.next = next;
         }
         let Some(line) = self.channels.get_mut(&life) else { return };
-        if prev.is_none() {
+        if prev == Key::NONE {
             line.first = next;
         }
-        if next.is_none() {
+        if next == Key::NONE {
             line.last = prev;
         }
         line.len -= 1;
@@ -263,9 +271,8 @@ mod tests {
     fn waiter(life: u64, name: u32) -> Waiter<u32> {
         Waiter {
             channel: ChannelRef::for_test(life),
-            cursor: Cursor { life: Life(life), seq: 0 },
+            seq: 0,
             reign: 0,
-            position: Position::Oldest,
             deadline: u64::MAX,
             connection: name,
         }

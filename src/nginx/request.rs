@@ -12,8 +12,8 @@ use nginx_sys::{
     ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_discard_request_body,
     ngx_http_finalize_request, ngx_http_get_indexed_variable, ngx_http_handler_pt,
     ngx_http_output_filter, ngx_http_read_client_request_body, ngx_http_request_t,
-    ngx_http_send_header, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_pnalloc,
-    ngx_str_t, ngx_table_elt_t, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
+    ngx_http_send_header, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_str_t,
+    ngx_table_elt_t, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE, NGX_OK,
 };
 
@@ -22,6 +22,7 @@ use super::log::{self, Level};
 use super::module::ngx_http_push_module;
 use super::{pool, text};
 use crate::copies::Copied;
+use crate::prepared::Prepared;
 use crate::{publisher, subscriber};
 
 /// What a content handler tells nginx: a code of nginx's, or an HTTP status for nginx's own error page.
@@ -239,18 +240,28 @@ impl Request {
         unsafe { (*self.0).set_keepalive(0) };
     }
 
-    /// Sends a reply.
-    pub fn send(&self, reply: &Reply, message: Option<&Rc<Copied>>) -> Status {
-        // SAFETY: a living request that has not been answered. The cursor headers are ours to interpret: nginx must not
-        // turn a message into "304 Not Modified" because of them.
-        unsafe { (*self.0).set_disable_not_modified(1) };
+    /// Sends a reply of its own.
+    pub fn reply(&self, reply: Reply) -> Status {
+        self.send(Prepared::without_message(reply))
+    }
+
+    /// Sends a reply that others may get too. The request's pool holds a share of it, so nothing of it is copied.
+    pub fn send(&self, prepared: Rc<Prepared>) -> Status {
+        // SAFETY: a living request that has not been answered. The share is dropped before the pool is freed, after nginx
+        // has stopped sending. The cursor headers are ours to interpret: nginx must not turn a message into "304 Not
+        // Modified" because of them.
+        let prepared = unsafe {
+            (*self.0).set_disable_not_modified(1);
+            pool::share((*self.0).pool, prepared)
+        };
+        let Some(Prepared { reply, message }) = prepared else { return Status::INTERNAL_ERROR };
         if !self.set_headers(reply) {
             return Status::INTERNAL_ERROR;
         }
         let chain = match (&reply.body, message) {
             (ReplyBody::ErrorPage, _) => return Status::error_page(reply.status),
-            (ReplyBody::Bytes(bytes), _) => self.own_bytes(bytes),
-            (ReplyBody::Message, Some(copied)) => self.shared(copied),
+            (ReplyBody::Bytes(bytes), _) => self.memory(bytes),
+            (ReplyBody::Message, Some(copied)) => self.message(copied),
             (ReplyBody::Empty, _) | (ReplyBody::Message, None) => return self.send_head(reply),
         };
         let Some((chain, len)) = chain else { return Status::INTERNAL_ERROR };
@@ -280,16 +291,16 @@ impl Request {
         }
     }
 
+    /// The reply must be shared with the request's pool.
     fn set_headers(&self, reply: &Reply) -> bool {
-        // SAFETY: a living request that has not been answered; what the headers point to is copied into its pool.
+        // SAFETY: a living request that has not been answered. Nobody writes to what the headers point to.
         unsafe {
             let out = &raw mut (*self.0).headers_out;
             (*out).status = reply.status as ngx_uint_t;
             if let Some(content_type) = &reply.content_type {
-                let Some(copy) = self.copy(content_type) else { return false };
                 // Filters that look at the type (gzip_types) want it without parameters; the client gets all of it.
                 let plain = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-                (*out).content_type = copy;
+                (*out).content_type = text::borrowed(content_type);
                 (*out).content_type_len = plain.trim_ascii_end().len();
                 (*out).content_type_lowcase = ptr::null_mut();
             }
@@ -297,8 +308,8 @@ impl Request {
         reply.headers.iter().all(|(name, value)| self.add_header(name, value))
     }
 
+    /// The value must live as long as the request.
     fn add_header(&self, name: &'static str, value: &[u8]) -> bool {
-        let Some(value) = self.copy(value) else { return false };
         // SAFETY: a living request whose list of reply headers is initialised; all zeros is a valid element.
         unsafe {
             let header: *mut ngx_table_elt_t =
@@ -309,67 +320,46 @@ impl Request {
             ptr::write_bytes(header, 0, 1);
             (*header).hash = 1;
             (*header).key = text::borrowed(name.as_bytes());
-            (*header).value = value;
+            (*header).value = text::borrowed(value);
             (*header).lowcase_key = (*header).key.data;
         }
         true
     }
 
-    /// Copies bytes into the request's pool.
-    fn copy(&self, bytes: &[u8]) -> Option<ngx_str_t> {
-        // SAFETY: the pool of a living request; the new memory has room for the bytes.
+    /// Bytes that live as long as the request.
+    fn memory(&self, bytes: &[u8]) -> Option<(*mut ngx_chain_t, u64)> {
+        let buffer = self.buffer()?;
+        // SAFETY: a new buffer; nginx does not write to one with the flag `memory`.
         unsafe {
-            let data: *mut u8 = ngx_pnalloc((*self.0).pool, bytes.len().max(1)).cast();
-            if data.is_null() {
+            (*buffer).pos = bytes.as_ptr().cast_mut();
+            (*buffer).last = bytes.as_ptr().add(bytes.len()).cast_mut();
+            (*buffer).set_memory(1);
+        }
+        Some((self.chain(buffer)?, bytes.len() as u64))
+    }
+
+    /// The body of a message that lives as long as the request.
+    fn message(&self, copied: &Copied) -> Option<(*mut ngx_chain_t, u64)> {
+        let (path, len) = match &copied.message.body {
+            Body::Bytes(bytes) => return self.memory(bytes),
+            Body::File { path, len } => (path, *len),
+        };
+        let descriptor = copied.file.as_ref()?.as_raw_fd();
+        let buffer = self.buffer()?;
+        // SAFETY: a new buffer of a living request; all zeros is how nginx makes a file (`ngx_pcalloc`).
+        unsafe {
+            let file: *mut ngx_file_t = ngx_pcalloc((*self.0).pool, size_of::<ngx_file_t>()).cast();
+            if file.is_null() {
                 return None;
             }
-            ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
-            Some(ngx_str_t { len: bytes.len(), data })
+            (*file).fd = descriptor;
+            (*file).name = text::borrowed(path);
+            (*file).log = (*(*self.0).connection).log;
+            (*buffer).file = file;
+            (*buffer).file_last = len as off_t;
+            (*buffer).set_in_file(1);
         }
-    }
-
-    fn own_bytes(&self, bytes: &[u8]) -> Option<(*mut ngx_chain_t, u64)> {
-        let copy = self.copy(bytes)?;
-        let buffer = self.buffer()?;
-        // SAFETY: a new buffer, and bytes that live as long as the request.
-        unsafe {
-            (*buffer).pos = copy.data;
-            (*buffer).last = copy.data.add(copy.len);
-            (*buffer).set_temporary(1);
-        }
-        Some((self.chain(buffer)?, copy.len as u64))
-    }
-
-    /// The body of a message that many requests share: the request's pool holds a share of it.
-    fn shared(&self, copied: &Rc<Copied>) -> Option<(*mut ngx_chain_t, u64)> {
-        let buffer = self.buffer()?;
-        // SAFETY: a new buffer of a living request. The share is dropped before the pool is freed, after nginx has stopped
-        // sending; nginx does not write to a buffer with the flag `memory`.
-        unsafe {
-            let share = pool::keep((*self.0).pool, Rc::clone(copied)).as_ref()?;
-            match (&share.message.body, &share.file) {
-                (Body::Bytes(bytes), _) => {
-                    (*buffer).pos = bytes.as_ptr().cast_mut();
-                    (*buffer).last = bytes.as_ptr().add(bytes.len()).cast_mut();
-                    (*buffer).set_memory(1);
-                }
-                (Body::File { path, len }, Some(descriptor)) => {
-                    let file: *mut ngx_file_t =
-                        ngx_pcalloc((*self.0).pool, size_of::<ngx_file_t>()).cast();
-                    if file.is_null() {
-                        return None;
-                    }
-                    (*file).fd = descriptor.as_raw_fd();
-                    (*file).name = text::borrowed(path);
-                    (*file).log = (*(*self.0).connection).log;
-                    (*buffer).file = file;
-                    (*buffer).file_last = *len as off_t;
-                    (*buffer).set_in_file(1);
-                }
-                (Body::File { .. }, None) => return None,
-            }
-        }
-        Some((self.chain(buffer)?, copied.message.body.len()))
+        Some((self.chain(buffer)?, len))
     }
 
     /// A new buffer, the last of the reply.

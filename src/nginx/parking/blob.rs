@@ -1,11 +1,25 @@
 //! Many small byte strings in one allocation: a parked client's memory is dominated by its number of allocations, and its
 //! wake-up by the cache misses that they cost.
 
+use std::cell::RefCell;
+
+thread_local! {
+    /// Written to first, so that what is kept is allocated once and has no spare room.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Writes byte strings one after another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Begins with nothing.
+    pub fn new() -> Self {
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        Writer(scratch)
+    }
+
     /// Adds a number.
     pub fn number(&mut self, number: u32) {
         self.0.extend(number.to_ne_bytes());
@@ -25,7 +39,9 @@ impl Writer {
 
     /// What was written.
     pub fn finish(self) -> Box<[u8]> {
-        self.0.into_boxed_slice()
+        let kept = Box::from(self.0.as_slice());
+        SCRATCH.set(self.0);
+        kept
     }
 }
 

@@ -17,7 +17,7 @@
 //!
 //! What cannot be put back exactly is parked in the plain way: see [`is_usable`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
@@ -29,8 +29,8 @@ use nginx_sys::{
     ngx_http_core_module, ngx_http_finalize_request, ngx_http_handler_pt,
     ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_request_t, ngx_int_t, ngx_module_t,
     ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
-    NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE, NGX_HTTP_VERSION_10,
-    NGX_HTTP_VERSION_20,
+    NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
+    NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
 };
 
 use super::snapshot::Snapshot;
@@ -57,23 +57,20 @@ const REALIP: &[u8] = b"ngx_http_realip_module";
 #[derive(Clone, Copy, Debug)]
 pub struct Parked(NonNull<Sleeper>);
 
+/// Small: there may be a million of them.
 #[derive(Debug)]
 struct Sleeper {
     connection: *mut ngx_connection_t,
     /// The connection's number: tells whether it is still the same.
     number: u64,
     http: *mut ngx_http_connection_t,
-    /// nginx's own handlers, while ours are there.
+    /// nginx's own handler, while ours is there.
     read_handler: ngx_event_handler_pt,
-    recv: ngx_recv_pt,
-    was_ready: bool,
-    state: State,
+    /// What came before it was asleep.
+    early: Option<Box<Awakening>>,
+    snapshot: Snapshot,
     key: Option<Key>,
-    /// How much of the head nginx has read again.
-    replayed: usize,
-    /// Nothing once it was handed to the new request.
-    snapshot: Option<Box<Snapshot>>,
-    answer: Option<Awakening>,
+    state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +79,20 @@ enum State {
     Falling,
     /// The connection is ours.
     Asleep,
-    /// nginx has the connection again.
-    Awake,
+}
+
+/// A sleeper while it is being woken.
+#[derive(Debug)]
+struct Waking {
+    sleeper: *mut Sleeper,
+    connection: *mut ngx_connection_t,
+    /// The connection's own `recv`, while ours is there.
+    recv: ngx_recv_pt,
+    was_ready: bool,
+    /// How much of the head nginx has read again.
+    replayed: usize,
+    /// Nothing once the new request has taken it, and the sleeper.
+    awakening: Option<Awakening>,
 }
 
 /// Why a sleeper wakes.
@@ -99,7 +108,7 @@ thread_local! {
     static FALLING: RefCell<Vec<Parked>> = const { RefCell::new(Vec::new()) };
     static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
     /// The one whose head is being replayed.
-    static WAKING: Cell<Option<Parked>> = const { Cell::new(None) };
+    static WAKING: RefCell<Option<Waking>> = const { RefCell::new(None) };
     /// What this worker knows of nginx's modules.
     static MODULES: RefCell<Modules> = const { RefCell::new(Modules { harmless: Vec::new(), realip: None }) };
 }
@@ -186,13 +195,10 @@ pub fn park(request: &Request) -> Option<Parked> {
             number: (*c).number,
             http: (*r).http_connection,
             read_handler: None,
-            recv: None,
-            was_ready: false,
-            state: State::Falling,
+            early: None,
+            snapshot: Snapshot::take(r, keeps_address),
             key: None,
-            replayed: 0,
-            snapshot: Some(Box::new(Snapshot::take(r, keeps_address))),
-            answer: None,
+            state: State::Falling,
         }));
         cleanup.data = sleeper.cast();
         cleanup.handler = Some(request_is_free);
@@ -274,35 +280,42 @@ impl Parked {
     /// The sleeper must live; it may be gone afterwards.
     unsafe fn wake(self, awakening: Awakening) {
         // SAFETY: the caller's promise. In the state `Asleep` the connection is open and ours, for only our own read
-        // handler could close it.
+        // handler could close it. Once the new request has taken the sleeper, it may be gone with it.
         unsafe {
             let sleeper = self.0.as_ptr();
-            (*sleeper).answer = Some(awakening);
             if (*sleeper).state == State::Falling {
+                (*sleeper).early = Some(Box::new(awakening));
                 return;
             }
-            (*sleeper).state = State::Awake;
-            let c = (*sleeper).connection;
+            let (c, number) = ((*sleeper).connection, (*sleeper).number);
             let read = (*c).read;
+            let waking = Waking {
+                sleeper,
+                connection: c,
+                recv: (*c).recv,
+                was_ready: (*read).ready() != 0,
+                replayed: 0,
+                awakening: Some(awakening),
+            };
             (*c).data = (*sleeper).http.cast();
             (*read).handler = (*sleeper).read_handler;
-            (*sleeper).recv = (*c).recv;
-            (*sleeper).was_ready = (*read).ready() != 0;
             (*c).recv = Some(replay);
             (*read).set_ready(1);
             (*read).set_timedout(0);
             // nginx's keep-alive handler stops a timer without asking whether it runs.
             ngx_add_timer(read, 60_000);
-            let before = WAKING.replace(Some(self));
+            let before = WAKING.replace(Some(waking));
             if let Some(handler) = (*read).handler {
                 handler(read);
             }
-            WAKING.set(before);
-            // The connection may have been closed, and even its place be taken by another one; but not both with our hook.
-            if (*c).fd != -1 && (*c).number == (*sleeper).number {
-                stop_replay(sleeper, c);
+            let Some(mut waking) = WAKING.replace(before) else { return };
+            if waking.awakening.is_some() {
+                // The head was not taken: the connection has failed, and nginx has closed it or will do so.
+                drop(Box::from_raw(sleeper));
+                if (*c).fd != -1 && (*c).number == number {
+                    waking.stop_replay();
+                }
             }
-            drop(Box::from_raw(sleeper));
         }
     }
 }
@@ -330,8 +343,8 @@ fn fall_asleep() {
                 continue;
             }
             take_connection(sleeper, c);
-            if let Some(awakening) = (*sleeper).answer.take() {
-                parked.wake(awakening);
+            if let Some(awakening) = (*sleeper).early.take() {
+                parked.wake(*awakening);
             } else if client_is_gone(c) {
                 leave(parked);
             }
@@ -421,37 +434,42 @@ unsafe fn leave(parked: Parked) {
 
 /// `recv` of a connection that wakes: gives nginx the head again.
 unsafe extern "C" fn replay(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    let Some(parked) = WAKING.get() else { return NGX_AGAIN as isize };
-    // SAFETY: this hook is only there while the sleeper is being woken; nginx passes room for `size` bytes.
-    unsafe {
-        let sleeper = parked.0.as_ptr();
-        let head = (*sleeper).snapshot.as_ref().map(|snapshot| snapshot.head()).unwrap_or_default();
-        let rest = head.get((*sleeper).replayed..).unwrap_or_default();
-        let len = rest.len().min(size);
-        ptr::copy_nonoverlapping(rest.as_ptr(), buffer, len);
-        (*sleeper).replayed += len;
-        if len == rest.len() {
-            stop_replay(sleeper, c);
+    let len = WAKING.with_borrow_mut(|waking| {
+        let Some(waking) = waking.as_mut().filter(|waking| ptr::eq(waking.connection, c)) else {
+            return 0;
+        };
+        // SAFETY: this hook is only there while the sleeper is being woken and has not been taken; nginx passes room for
+        // `size` bytes.
+        unsafe {
+            let rest = (*waking.sleeper).snapshot.head().get(waking.replayed..).unwrap_or_default();
+            let len = rest.len().min(size);
+            ptr::copy_nonoverlapping(rest.as_ptr(), buffer, len);
+            waking.replayed += len;
+            if len == rest.len() {
+                waking.stop_replay();
+            }
+            len
         }
-        if len == 0 {
-            NGX_AGAIN as isize
-        } else {
-            len as isize
-        }
+    });
+    if len == 0 {
+        NGX_AGAIN as isize
+    } else {
+        len as isize
     }
 }
 
-/// Gives the connection its own `recv` back.
-///
-/// # Safety
-///
-/// The connection must be open and the sleeper's.
-unsafe fn stop_replay(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
-    // SAFETY: the caller's promise. With `ready` left set, nginx would read once in vain after the reply.
-    unsafe {
-        if let Some(recv) = (*sleeper).recv.take() {
-            (*c).recv = Some(recv);
-            (*(*c).read).set_ready((*sleeper).was_ready.into());
+impl Waking {
+    /// Gives the connection its own `recv` back.
+    ///
+    /// # Safety
+    ///
+    /// The connection must be open.
+    unsafe fn stop_replay(&mut self) {
+        let Some(recv) = self.recv.take() else { return };
+        // SAFETY: the caller's promise. With `ready` left set, nginx would read once in vain after the reply.
+        unsafe {
+            (*self.connection).recv = Some(recv);
+            (*(*self.connection).read).set_ready(self.was_ready.into());
         }
     }
 }
@@ -459,31 +477,23 @@ unsafe fn stop_replay(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
 /// The last handler of the post-read phase: answers requests that have been woken.
 unsafe extern "C" fn post_read(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes a living request; the one that is being woken is recognised by its connection, on which nothing
-    // else can be read meanwhile. The snapshot is kept in the request's pool, as its strings are now part of the request.
+    // else can be read meanwhile. The sleeper goes over to the request's pool, as its strings are now part of the request.
     unsafe {
-        let Some(parked) = WAKING.get() else { return NGX_DECLINED as ngx_int_t };
-        let sleeper = parked.0.as_ptr();
-        if !ptr::eq((*sleeper).connection, (*r).connection) {
-            return NGX_DECLINED as ngx_int_t;
-        }
-        let (Some(snapshot), Some(awakening)) =
-            ((*sleeper).snapshot.take(), (*sleeper).answer.take())
-        else {
-            return NGX_DECLINED as ngx_int_t;
-        };
+        let taken = WAKING.with_borrow_mut(|waking| {
+            let waking = waking.as_mut()?;
+            if !ptr::eq(waking.connection, (*r).connection) {
+                return None;
+            }
+            Some((waking.awakening.take()?, waking.sleeper))
+        });
+        let Some((awakening, sleeper)) = taken else { return NGX_DECLINED as ngx_int_t };
         // nginx has counted the request again.
         (*(*r).connection).requests -= 1;
-        let snapshot = pool::keep((*r).pool, snapshot).as_ref();
-        let restored = snapshot.is_some_and(|snapshot| snapshot.restore(r));
+        let sleeper = pool::own((*r).pool, Box::from_raw(sleeper)).as_ref();
+        let restored = sleeper.is_some_and(|sleeper| sleeper.snapshot.restore(r));
         let status = match awakening {
-            _ if !restored => nginx_sys::NGX_ERROR as ngx_int_t,
-            Awakening::Answer(answer) => {
-                let request = Request(r);
-                if answer.close {
-                    request.close_afterwards();
-                }
-                request.send(&answer.reply, answer.message.as_ref()).0
-            }
+            _ if !restored => NGX_ERROR as ngx_int_t,
+            Awakening::Answer(answer) => answer.send(&Request(r)).0,
             Awakening::ClientGone => {
                 (*(*r).connection).set_error(1);
                 NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t

@@ -13,10 +13,10 @@ use std::rc::Rc;
 
 use comet::config::Park;
 use comet::hub::Key;
-use comet::reply::Reply;
 
 use super::request::{Request, Status};
-use crate::copies::Copied;
+use crate::prepared::Prepared;
+use crate::subscriber;
 
 pub(super) use compact::install;
 pub use compact::{start, stop};
@@ -31,14 +31,21 @@ pub enum Parked {
 }
 
 /// What ends the wait of a parked request.
-#[derive(Debug)]
-pub struct Answer {
-    /// The reply.
-    pub reply: Reply,
-    /// The message that it carries.
-    pub message: Option<Rc<Copied>>,
-    /// Whether to close the connection afterwards.
-    pub close: bool,
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A reply.
+    Reply(Rc<Prepared>),
+    /// The client is sent away with the position that it came with, and its connection is closed.
+    SentAway,
+}
+
+impl Answer {
+    fn send(self, request: &Request) -> Status {
+        match self {
+            Answer::Reply(prepared) => request.send(prepared),
+            Answer::SentAway => subscriber::send_away(request),
+        }
+    }
 }
 
 /// Parks a request. Its handler must return the status to nginx.
@@ -63,7 +70,7 @@ impl Parked {
     /// Sends the reply and ends the request.
     pub fn answer(self, answer: Answer) {
         match self {
-            Parked::Plain(parked) => parked.answer(&answer),
+            Parked::Plain(parked) => parked.answer(answer),
             Parked::Compact(parked) => parked.answer(answer),
         }
     }

@@ -58,7 +58,7 @@ impl Parked {
     }
 
     /// Sends the reply and ends the request.
-    pub fn answer(self, answer: &Answer) {
+    pub fn answer(self, answer: Answer) {
         // SAFETY: a parked request lives, and so does its place. Its connection may be closed by the finalization, but its
         // memory is not given back before the next turn of the event loop.
         unsafe {
@@ -66,10 +66,7 @@ impl Parked {
             (*place).key = None;
             let request = Request((*place).request);
             let connection = (*request.0).connection;
-            if answer.close {
-                request.close_afterwards();
-            }
-            let status = request.send(&answer.reply, answer.message.as_ref());
+            let status = answer.send(&request);
             ngx_http_finalize_request(request.0, status.0);
             ngx_http_run_posted_requests(connection);
         }

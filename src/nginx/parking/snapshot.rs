@@ -9,35 +9,26 @@ use std::ptr;
 use nginx_sys::{
     ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_request_empty_handler,
     ngx_http_request_t, ngx_http_update_location_config, ngx_http_variable_t, ngx_list_part_t,
-    ngx_list_push, ngx_msec_t, ngx_palloc, ngx_pool_cleanup_add, ngx_str_t, ngx_table_elt_t,
-    ngx_uint_t, off_t, sockaddr, socklen_t, time_t,
+    ngx_list_push, ngx_palloc, ngx_pool_cleanup_add, ngx_str_t, ngx_table_elt_t, ngx_uint_t,
+    sockaddr, socklen_t, time_t,
 };
 
 use super::blob::{Reader, Writer};
 use crate::nginx::text;
 
-/// A parked request.
+/// A parked request. Small: there may be a million of them.
 #[derive(Debug)]
 pub struct Snapshot {
     loc_conf: *mut *mut c_void,
     start_sec: time_t,
-    start_msec: ngx_msec_t,
-    request_length: off_t,
-    method: ngx_uint_t,
-    limit_rate: usize,
-    limit_rate_after: usize,
-    flags: Flags,
-    /// Length of the request's head, with which the blob begins.
-    head: u32,
-    /// The head, then what [`Snapshot::write`] has written.
+    /// The head, then what else was written.
     blob: Box<[u8]>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Flags {
+    /// Length of the head.
+    head: u32,
+    request_length: u32,
+    method: u32,
+    start_msec: u16,
     keepalive: bool,
-    limit_rate_set: bool,
-    limit_rate_after_set: bool,
     limit_req_status: u8,
 }
 
@@ -48,10 +39,11 @@ impl Snapshot {
     ///
     /// `r` must be a living main request of HTTP/1 in its content handler.
     pub unsafe fn take(r: *mut ngx_http_request_t, keeps_address: bool) -> Self {
-        let mut writer = Writer::default();
+        let mut writer = Writer::new();
         // SAFETY: the caller's promise; all strings of a request live as long as it.
         unsafe {
             let head = write_head(r, &mut writer) as u32;
+            write_limits(r, &mut writer);
             write_variables(r, &mut writer);
             write_headers_out(r, &mut writer);
             write_captures(r, &mut writer);
@@ -59,19 +51,13 @@ impl Snapshot {
             Snapshot {
                 loc_conf: (*r).loc_conf,
                 start_sec: (*r).start_sec,
-                start_msec: (*r).start_msec,
-                request_length: (*r).request_length,
-                method: (*r).method,
-                limit_rate: (*r).limit_rate,
-                limit_rate_after: (*r).limit_rate_after,
-                flags: Flags {
-                    keepalive: (*r).keepalive() != 0,
-                    limit_rate_set: (*r).limit_rate_set() != 0,
-                    limit_rate_after_set: (*r).limit_rate_after_set() != 0,
-                    limit_req_status: (*r).limit_req_status() as u8,
-                },
-                head,
                 blob: writer.finish(),
+                head,
+                request_length: (*r).request_length as u32,
+                method: (*r).method as u32,
+                start_msec: (*r).start_msec as u16,
+                keepalive: (*r).keepalive() != 0,
+                limit_req_status: (*r).limit_req_status() as u8,
             }
         }
     }
@@ -92,20 +78,17 @@ impl Snapshot {
         unsafe {
             (*r).loc_conf = self.loc_conf;
             (*r).start_sec = self.start_sec;
-            (*r).start_msec = self.start_msec;
-            (*r).request_length = self.request_length;
-            (*r).method = self.method;
-            (*r).limit_rate = self.limit_rate;
-            (*r).limit_rate_after = self.limit_rate_after;
-            (*r).set_limit_rate_set(self.flags.limit_rate_set.into());
-            (*r).set_limit_rate_after_set(self.flags.limit_rate_after_set.into());
-            (*r).set_limit_req_status(self.flags.limit_req_status.into());
+            (*r).start_msec = self.start_msec.into();
+            (*r).request_length = self.request_length.into();
+            (*r).method = self.method as ngx_uint_t;
+            (*r).set_limit_req_status(self.limit_req_status.into());
+            restore_limits(r, &mut reader);
             restore_variables(r, &mut reader);
             let done = restore_headers_out(r, &mut reader);
             restore_captures(r, &mut reader);
             restore_address(r, &mut reader);
             ngx_http_update_location_config(r);
-            (*r).set_keepalive(self.flags.keepalive.into());
+            (*r).set_keepalive(self.keepalive.into());
             (*r).write_event_handler = Some(ngx_http_request_empty_handler);
             done
         }
@@ -147,6 +130,44 @@ unsafe fn for_each_header(
                 each(&*headers.add(index));
             }
             part = here.next;
+        }
+    }
+}
+
+/// `limit_rate` and `limit_rate_after`, if something other than the location has set them.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_limits(r: *mut ngx_http_request_t, writer: &mut Writer) {
+    // SAFETY: the caller's promise.
+    let limits = unsafe {
+        [
+            ((*r).limit_rate_set() != 0, (*r).limit_rate),
+            ((*r).limit_rate_after_set() != 0, (*r).limit_rate_after),
+        ]
+    };
+    for (is_set, limit) in limits {
+        let bytes = limit.to_ne_bytes();
+        writer.bytes(if is_set { &bytes } else { &[] });
+    }
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_limits(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
+    let mut limit = || reader.bytes().try_into().ok().map(usize::from_ne_bytes);
+    let (rate, after) = (limit(), limit());
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(rate) = rate {
+            (*r).limit_rate = rate;
+            (*r).set_limit_rate_set(1);
+        }
+        if let Some(after) = after {
+            (*r).limit_rate_after = after;
+            (*r).set_limit_rate_after_set(1);
         }
     }
 }
