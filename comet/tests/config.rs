@@ -60,6 +60,7 @@ fn sample(directive: &Directive) -> &'static [&'static str] {
     match directive.name {
         "push_publisher" | "push_subscriber" => &[],
         "push_subscriber_concurrency" => &["last"],
+        "push_park" => &["plain"],
         _ if directive.syntax.contains("on | off") => &["on"],
         _ => &["10"],
     }
@@ -90,6 +91,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         // Ours.
         ("push_channel_id", hsl.and(Contexts::LOCATION_IF), Args::One),
         ("push_shared_memory_size", h, Args::One),
+        ("push_park", hsl, Args::One),
     ];
     for (name, contexts, args) in expected {
         let found = find(name).map(|directive| (directive.contexts, directive.args));
@@ -103,7 +105,7 @@ fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
     const IN_IF: bool = DIRECTIVES[2].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (19, "push_publisher", true));
+    assert_eq!((COUNT, FIRST, IN_IF), (20, "push_publisher", true));
 }
 
 #[test]
@@ -191,6 +193,7 @@ fn bad_values_are_told() {
         ("push_subscriber", ""),
         ("push_subscriber", "long-polling"),
         ("push_subscriber_concurrency", "none"),
+        ("push_park", "compactly"),
         ("push_store_messages", "yes"),
         ("push_max_reserved_memory", "lots"),
         ("push_shared_memory_size", "-1"),

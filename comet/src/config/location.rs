@@ -556,6 +556,7 @@ mod tests {
     fn settings_are_what_was_said() {
         let conf = LocationConf {
             mechanism: Some(Mechanism::IntervalPoll),
+            park: Some(Park::Plain),
             concurrency: Some(Concurrency::First),
             min_messages: Some(2),
             max_messages: Some(3),
@@ -574,6 +575,7 @@ mod tests {
             conf.settings(),
             Settings {
                 mechanism: Mechanism::IntervalPoll,
+                park: Park::Plain,
                 concurrency: Concurrency::First,
                 min_messages: 2,
                 max_messages: 3,
