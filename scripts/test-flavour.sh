@@ -30,6 +30,14 @@ case $flavour in
 esac
 
 step "the tests in t/, with $("$nginx" -v 2>&1 | sed 's/^nginx version: //') ($flavour)"
-PUSH_TEST_NGINX=$nginx \
-    PUSH_TEST_MODULE=${CARGO_TARGET_DIR:-$ROOT/target}/$flavour/debug/deps/libngx_http_push_module.so \
-    "$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module "$@"
+export PUSH_TEST_NGINX=$nginx
+export PUSH_TEST_MODULE=${CARGO_TARGET_DIR:-$ROOT/target}/$flavour/debug/deps/libngx_http_push_module.so
+"$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module "$@"
+
+# The second way to park: what has to do with waiting once more. All of it has been built by now.
+if [[ $flavour == debian && $# -eq 0 ]]; then
+    step 'the tests of waiting subscribers, with push_park plain'
+    topics=(concurrency crash reload slow subscribe tls_http2 workers)
+    PUSH_TEST_PARK=plain "$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module \
+        "${topics[@]/#/--test=}"
+fi

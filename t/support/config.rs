@@ -1,8 +1,8 @@
 //! The configuration that a test starts nginx with.
 
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use super::nginx;
 
@@ -186,6 +186,12 @@ impl Config {
             .filter(|name| !nginx::build().lacks(name))
             .map(|name| format!("    {name}_temp_path @dir@/temp_{name};\n"))
             .collect();
+        let park = match env::var("PUSH_TEST_PARK") {
+            Ok(way) if self.subscriber.is_some() && !self.http.contains("push_park") => {
+                format!("    push_park {way};\n")
+            }
+            _ => String::new(),
+        };
         let location = |path: &str, kind: &str, text: &Option<String>| match text {
             Some(text) => format!(
                 "location {path} {{ set $push_channel_id $arg_id; {kind};\n{text}        }}\n"
@@ -206,7 +212,7 @@ impl Config {
              {space}log_format test '$request_method $request_uri $status $body_bytes_sent';\n\
              {space}access_log @dir@/access.log test;\n\
              {space}keepalive_requests 100000;\n\
-             {http}\
+             {http}{park}\
              {space}server {{\n\
              {space}    listen 127.0.0.1:@port@{listen};\n\
              {space}    location = /worker {{ access_log off; return 200 $pid; }}\n\
