@@ -12,6 +12,10 @@ NGINX := debian
 PORT :=
 CONF := quickstart
 ARGS :=
+# For make bench: rounds, and anything not empty for a short run that writes nothing. For make bench-1m: long-polls.
+ROUNDS := 3
+QUICK :=
+CLIENTS := 1000000
 
 ifneq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 NGINX := own
@@ -66,7 +70,7 @@ run: ## set up, build, and start nginx in the foreground (PORT=8080, CONF=quicks
 .PHONY: test
 test: ## set up, lint, and run all tests against Debian's nginx and the vendored one (ARGS=... for cargo test)
 	@scripts/setup.sh build vendored test
-	@$(MAKE) --no-print-directory lint-quick test-scripts test-comet
+	@$(MAKE) --no-print-directory lint-quick test-scripts test-comet test-bench
 	@scripts/test-flavour.sh debian $(ARGS)
 	@scripts/test-flavour.sh vendored $(ARGS)
 
@@ -95,6 +99,23 @@ test-asan: ## run t/ with AddressSanitizer in nginx and in the module
 test-valgrind: ## run t/ with nginx under valgrind (slow)
 	@scripts/setup.sh vendored test valgrind
 	@scripts/test-memory.sh valgrind $(ARGS)
+
+.PHONY: bench
+bench: ## compare with the floor, nginx alone and Nchan (ROUNDS=3, QUICK=1); writes bench/RESULTS.md and charts
+	@scripts/setup.sh build bench
+	@scripts/build-module.sh debian >/dev/null
+	@python3 bench/bench.py compare $(if $(QUICK),--quick,--rounds $(ROUNDS)) $(ARGS)
+
+.PHONY: bench-1m
+bench-1m: ## park a million long-polls and publish to all of them (CLIENTS=1000000; 12 GB, two minutes)
+	@scripts/setup.sh build bench
+	@scripts/build-module.sh debian >/dev/null
+	@python3 bench/bench.py million --clients $(CLIENTS) $(ARGS)
+
+.PHONY: test-bench
+test-bench: ## only the tests of the load generator
+	@source scripts/lib.sh && need_cargo && step 'the load generator'
+	@cd bench/pushload && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/bench cargo test --quiet
 
 .PHONY: lint-quick
 lint-quick: # what needs no build

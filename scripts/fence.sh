@@ -22,7 +22,10 @@ report() {
     fi
 }
 
-mapfile -t files < <(find . -name '*.rs' -not -path './target/*' -not -path './build/*' -not -path './src/nginx/*' | sort)
+# bench/pushload is a program of its own (its own workspace) that makes clients and measures from outside; nothing
+# of it gets into the module. Its Cargo.toml asks for a reason at every `unsafe`.
+mapfile -t files < <(find . -name '*.rs' -not -path './target/*' -not -path './build/*' -not -path './bench/pushload/*' \
+    -not -path './src/nginx/*' | sort)
 mapfile -t product < <(printf '%s\n' "${files[@]}" | grep -E '^\./(src|comet/src)/' || true)
 
 report 'unsafe code' '\bunsafe\b' '^$' "${files[@]}"

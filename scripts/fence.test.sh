@@ -34,6 +34,8 @@ tree; echo 'fn h() { unsafe { f() } }' >>comet/src/lib.rs; expect 'unsafe in the
 tree; echo '#[allow(dead_code, unsafe_code)]' >>t/load.rs; expect 'the lint switched off' 1 't/load.rs:2'
 tree; echo 'use nginx_sys::ngx_str_t;' >>src/lib.rs; expect 'an nginx type' 1 'nginx outside src/nginx/'
 tree; echo 'nginx-sys = "0.5"' >>comet/Cargo.toml; expect 'a dependency of the engine' 1 'the engine knows neither'
+tree; mkdir -p bench/pushload/src; echo 'fn h() { unsafe { f() } }' >bench/pushload/src/sys.rs; expect 'the load generator' 0 ''
+tree; mkdir -p bench/src; echo 'fn h() { unsafe { f() } }' >bench/src/x.rs; expect 'unsafe beside the load generator' 1 'bench/src/x.rs:1'
 tree; : >Cargo.toml; expect 'no lint' 1 'is gone'
 
 if [[ $failed -eq 0 ]]; then echo "fence.sh: $count tests passed"; fi

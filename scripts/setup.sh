@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a purpose needs, and nothing if they are all there.
 #
-#   scripts/setup.sh [--check] [build] [vendored] [nginx] [run] [test] [valgrind]
+#   scripts/setup.sh [--check] [build] [vendored] [nginx] [run] [test] [valgrind] [bench]
 #
 # --check only says what is missing (exit status 1 if something is).
 # If this is what installs nginx, its service is neither started nor enabled: we need the program, not a server
@@ -20,7 +20,9 @@ packages_for() {
         # The browser test, the Python client, certificates for the TLS tests.
         test) echo nginx curl openssl python3 chromium chromium-driver ;;
         valgrind) echo valgrind ;;
-        *) die "unknown purpose '$1' (build, vendored, nginx, run, test, valgrind)" ;;
+        # Nchan, the peer, is unpacked and not installed: bench/servers.py.
+        bench) echo nginx python3 procps ;;
+        *) die "unknown purpose '$1' (build, vendored, nginx, run, test, valgrind, bench)" ;;
     esac
 }
 

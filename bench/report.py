@@ -1,0 +1,412 @@
+"""Tables for the terminal, and bench/RESULTS.md with its charts."""
+
+import datetime
+import os
+import re
+from pathlib import Path
+from statistics import median
+
+import charts
+from figures import at, compared, disturbed, figure, ratio, total, usable, worst
+from servers import PEERS, ROOT, nchan_version, nginx_program, output
+
+# The quantiles of pushload's "curve", in percent.
+CURVE = [0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100]
+
+
+def span(value, digits=2, suffix=""):
+    """A figure as text: median and range."""
+    if value is None:
+        return "–"
+    text = f"{value.middle:,.{digits}f}{suffix}"
+    if value.count > 1:
+        text += f" ({value.low:,.{digits}f}–{value.high:,.{digits}f})"
+    return text + (" ~" if value.unsteady else "")
+
+
+def times(value):
+    return "–" if value is None else f"{value:.2f}"
+
+
+def by_peer(runs, load):
+    """Results of a load, by peer, in the order they first came."""
+    found = {}
+    for run in runs:
+        if run["load"] == load:
+            found.setdefault(run["peer"], []).append(run["result"])
+    return found
+
+
+def state(results):
+    """The last two columns: disturbed runs, and what went wrong."""
+    noisy = sum(map(disturbed, results))
+    wrong = sorted({e for r in results for e in r["errors"]})
+    lines = sum(len(r.get("log", [])) for r in results)
+    if lines:
+        wrong.append(f"{lines} lines in the error log")
+    return [f"{noisy} of {len(results)}" if noisy else "no", "; ".join(wrong) or "–"]
+
+
+FANOUT_HEAD = [
+    "", "CPU µs per delivery", "× floor", "latency p50 ms", "p99 ms", "last has it, ms", "lost", "disturbed", "trouble",
+]
+PUBLISH_HEAD = ["", "CPU µs per publish", "× floor", "× nginx", "per second", "ack p99 ms", "disturbed", "trouble"]
+PARK_HEAD = ["", "private bytes per client", "left when all have gone, bytes", "kernel's sockets, bytes", "disturbed", "trouble"]
+WAIT_HEAD = [
+    "", "worst per fan-out, ms", "p99 ms", "longest of all ms", "between fan-outs p99 ms", "last client has it, ms",
+    "lost", "disturbed", "trouble",
+]
+
+
+def fanout_table(peers):
+    floor = figure(peers.get("floor", []), "cpu.server_us_per_delivery")
+    rows = [FANOUT_HEAD]
+    for name, results in peers.items():
+        cost = figure(results, "cpu.server_us_per_delivery")
+        rows.append(
+            [
+                PEERS[name].title,
+                span(cost),
+                times(ratio(cost, floor)),
+                span(figure(results, "latency_us.p50", 1e-3), 1),
+                span(figure(results, "latency_us.p99", 1e-3), 1),
+                span(figure(results, "completion_us.p50", 1e-3), 1),
+                f"{total(results, 'delivery.lost'):,}",
+                *state(results),
+            ]
+        )
+    return rows
+
+
+def publish_table(peers):
+    floor = figure(peers.get("floor", []), "cpu.server_us_per_publish")
+    nginx = figure(peers.get("nginx", []), "cpu.server_us_per_publish")
+    rows = [PUBLISH_HEAD]
+    for name, results in peers.items():
+        cost = figure(results, "cpu.server_us_per_publish")
+        rows.append(
+            [
+                "ours" if name == "compact" else PEERS[name].title,
+                span(cost),
+                times(ratio(cost, floor)),
+                times(ratio(cost, nginx)),
+                span(figure(results, "publish.per_second"), 0),
+                span(figure(results, "publish.ack_us.p99", 1e-3), 2),
+                *state(results),
+            ]
+        )
+    return rows
+
+
+def left_over(results):
+    """Private bytes per client that the server keeps when all have gone."""
+    shown = []
+    for r in results:
+        before, after = at(r, "memory.server.base.pss_anon"), at(r, "memory.server.closed.pss_anon")
+        if before is not None and after is not None:
+            shown.append({"notes": r["notes"], "left": max(after - before, 0) / max(r["subs"], 1)})
+    return figure(shown, "left")
+
+
+def park_table(peers):
+    rows = [PARK_HEAD]
+    for name, results in peers.items():
+        rows.append(
+            [
+                PEERS[name].title,
+                span(figure(results, "memory.per_conn.user_anon"), 0),
+                span(left_over(results), 0),
+                span(figure(results, "memory.per_conn.kernel_sockets"), 0),
+                *state(results),
+            ]
+        )
+    return rows
+
+
+def wait_table(peers):
+    rows = [WAIT_HEAD]
+    for name, results in peers.items():
+        longest = worst(results, "probe.during_us.max", 1e-3)
+        rows.append(
+            [
+                PEERS[name].title,
+                span(figure(results, "probe.worst_p50_us", 1e-3), 1),
+                span(figure(results, "probe.during_us.p99", 1e-3), 1),
+                "–" if longest is None else f"{longest:.1f}",
+                span(figure(results, "probe.between_us.p99", 1e-3), 2),
+                span(figure(results, "completion_us.p50", 1e-3), 0),
+                f"{total(results, 'delivery.lost'):,}",
+                *state(results),
+            ]
+        )
+    return rows
+
+
+CASES = [
+    ("one", "a zone with this channel only"),
+    ("one_of_many", "a zone with {count:,} channels, all publishes to one of them"),
+    ("all_of_many", "a zone with {count:,} channels, each publish to another of them"),
+]
+
+
+def many_table(rounds):
+    """Publishing into a full zone. `rounds`: results of loads.many_channels."""
+    rows = [["", "CPU µs per publish", "× one channel", "disturbed", "trouble"]]
+    if not rounds:
+        return rows
+    one = figure([r["one"] for r in rounds], "cpu.server_us_per_publish")
+    for key, title in CASES:
+        results = [r[key] for r in rounds]
+        cost = figure(results, "cpu.server_us_per_publish")
+        rows.append(
+            [title.format(count=rounds[0]["fill"]["channels"]), span(cost), times(ratio(cost, one)), *state(results)]
+        )
+    return rows
+
+
+def sizing_table(sizes):
+    rows = [["", "bytes, measured", "blocks × 128", "fit into the two zones"]]
+    for case in sizes:
+        zones = " and ".join(f"{n:,} in {size // 1024}k" for n, size in zip(case["fit"], case["zones"]))
+        rows.append([case["title"], f"{case['bytes']:.1f}", str(case["formula"]), zones])
+    return rows
+
+
+def million_table(results):
+    rows = [
+        ["clients", "server", "workers", "messages", "lost", "last has it, s", "CPU µs per delivery", "private memory of nginx, GB",
+         "per client, bytes", "kernel's sockets per client, bytes", "disturbed", "trouble"]
+    ]  # fmt: skip
+    for r in results:
+        private = at(r, "memory.server.parked.pss_anon")
+        rows.append(
+            [
+                f"{r['subs']:,}",
+                PEERS[r["label"]].title,
+                str(r["workers"]),
+                str(r["messages"]),
+                f"{at(r, 'delivery.lost'):,} of {at(r, 'delivery.expected'):,}",
+                last_has_it(r),
+                f"{at(r, 'cpu.server_us_per_delivery') or 0:.1f}",
+                f"{(private or 0) / 1e9:.2f}",
+                f"{at(r, 'memory.per_conn.user_anon') or 0:,.0f}",
+                f"{at(r, 'memory.per_conn.kernel_sockets') or 0:,.0f}",
+                *state([r]),
+            ]
+        )
+    return rows
+
+
+def last_has_it(result):
+    """Seconds until the last client had a message: median and longest over the messages that all got."""
+    done = at(result, "completion_us.count") or 0
+    if not done:
+        return "never"
+    middle, longest = at(result, "completion_us.p50") / 1e6, at(result, "completion_us.max") / 1e6
+    return f"{middle:.1f}" + (f" (up to {longest:.1f}, {done} messages)" if done > 1 else "")
+
+
+def plain_text(rows):
+    """A table for the terminal."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def markdown(rows):
+    """A table for RESULTS.md."""
+    lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+TABLES = {"fanout": fanout_table, "publish": publish_table, "park": park_table, "wait": wait_table}
+
+
+def table_of(load):
+    """The function that makes a load's table."""
+    return TABLES["wait" if load.probe else load.command]
+
+
+def machine():
+    """What the figures depend on: (what, value)."""
+
+    def read(path):
+        try:
+            return Path(path).read_text()
+        except OSError:
+            return ""
+
+    def first(pattern, words):
+        found = re.search(pattern, words, re.MULTILINE)
+        return found.group(1).strip() if found else "unknown"
+
+    version = first(r'^version = "(.*)"', read(ROOT / "Cargo.toml"))
+    commit = output(["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"])
+    if commit and output(["git", "-C", str(ROOT), "status", "--porcelain", "--", "src", "comet", "Cargo.toml"]):
+        commit += " with changes"
+    model = first(r"^model name\s*:(.*)", read("/proc/cpuinfo"))
+    system = first(r'^PRETTY_NAME="(.*)"', read("/etc/os-release"))
+    memory = int(first(r"^MemTotal:\s+(\d+) kB", read("/proc/meminfo"))) / 1024 / 1024
+    return [
+        ("Date", datetime.date.today().isoformat()),
+        ("CPU", f"{os.cpu_count()} × {model}"),
+        ("Memory", f"{memory:.0f} GiB"),
+        ("System", f"{system}, Linux {os.uname().release}"),
+        ("TCP congestion control", read("/proc/sys/net/ipv4/tcp_congestion_control").strip()),
+        ("nginx", output(["sh", "-c", f"{nginx_program()} -v 2>&1"]).rpartition("/")[2]),
+        ("Nchan", f"{nchan_version() or 'not there'} (Debian)"),
+        ("This module", version + (f", commit {commit}" if commit else "")),
+        ("Compiler", output(["rustc", "--version"])),
+    ]
+
+
+def verdicts(runs):
+    """Sentences on what the rounds show."""
+    lines = []
+    for load, path, what, mine in (
+        ("fanout-1", "cpu.server_us_per_delivery", "CPU per delivery, 1 worker", ("compact", "plain")),
+        ("fanout-4", "cpu.server_us_per_delivery", "CPU per delivery, 4 workers", ("compact", "plain")),
+        ("publish-1", "cpu.server_us_per_publish", "CPU per publish, 1 worker", ("compact",)),
+        ("publish-4", "cpu.server_us_per_publish", "CPU per publish, 4 workers", ("compact",)),
+        ("park", "memory.per_conn.user_anon", "private memory per parked client", ("compact", "plain")),
+        ("wait", "probe.worst_p50_us", "worst wait of another request during a fan-out", ("compact", "plain")),
+    ):
+        peers = by_peer(runs, load)
+        for name in mine:
+            said = compared(figure(peers.get(name, []), path), figure(peers.get("nchan", []), path))
+            if said:
+                title = PEERS[name].title if len(mine) > 1 else "ours"
+                lines.append(f"* {what}, {title} against Nchan: {said}.")
+    return lines
+
+
+def chart_files(runs):
+    """The charts there are runs for: name -> SVG text."""
+    files = {}
+    park = by_peer(runs, "park")
+    rows = []
+    for name, results in park.items():
+        f = figure(results, "memory.per_conn.user_anon")
+        if f:
+            rows.append((name, PEERS[name].title, f.middle, f.low, f.high, f"{f.middle:,.0f} bytes"))
+    if rows:
+        files["memory.svg"] = charts.bars(
+            "Private memory per parked long-poll",
+            "bytes of the server's own memory at nginx's default settings; line: range over rounds",
+            rows,
+        )
+    rows = []
+    for load, heading in (("fanout-1", "1 worker"), ("fanout-4", "4 workers")):
+        peers = by_peer(runs, load)
+        floor = figure(peers.get("floor", []), "cpu.server_us_per_delivery")
+        if peers:
+            rows.append((heading,))
+        for name, results in peers.items():
+            f = figure(results, "cpu.server_us_per_delivery")
+            if f:
+                by = ratio(f, floor)
+                label = f"{f.middle:.2f} µs" + (f" = {by:.2f} × floor" if by and name != "floor" else "")
+                rows.append((name, PEERS[name].title, f.middle, f.low, f.high, label))
+    if rows:
+        files["cpu.svg"] = charts.bars(
+            "CPU per delivery of a long-poll",
+            "microseconds of the server's CPU, the client's next request included; line: range over rounds",
+            rows,
+        )
+    rows = []
+    for name, results in by_peer(runs, "fanout-1").items():
+        found = [at(r, "latency_us.curve") for r in usable(results)]
+        found = [c for c in found if c]
+        if found:
+            rows.append((name, PEERS[name].title, [median(v) / 1e3 for v in zip(*found)]))
+    if rows:
+        files["latency.svg"] = charts.curves(
+            "How long until a client has a message",
+            "milliseconds from publishing to reading, one channel, 1 worker; median over rounds",
+            CURVE,
+            rows,
+            "ms",
+        )
+    return files
+
+
+HOW = """## How it is taken
+
+Each load runs against one server after the other, in rounds (A B C A B C), each time against a freshly started nginx
+with default settings (but `keepalive_requests 1000000` and a large `worker_connections`). Client and server share the
+machine, so **only ratios between servers of the same table mean something elsewhere**. A figure is the median over
+rounds, with the range in brackets.
+
+* **disturbed**: other programs used more than a tenth of the time on a CPU during the run. Such a run is repeated once;
+  it counts only if no round was left alone. `~` marks figures whose rounds lie more than a quarter of the median apart:
+  do not lean on them.
+* **floor**: a program that answers with prepared bytes from an epoll loop with `send`: the least a server can cost here.
+  **nginx alone** answers a publish with `return 202`. **compact** and **plain** are the values of `push_park`.
+* **CPU** is what the kernel's scheduler counted for all of the server's processes (`/proc/PID/schedstat`), from the first
+  publish until the server is quiet after the last delivery. On loopback the kernel does the receiver's TCP work inside the
+  sender's system call, for the floor as for the others.
+* **Clients** send 478 to 500 bytes of headers, as browsers do. Each checks that it gets every message once and in order.
+* **latency**: from publishing until the client has read the message. **last has it**: the same for the last client.
+* **Memory**: growth of the processes' private memory (`Pss_Anon`) from before the first client until all wait. The
+  kernel's sockets are counted for both ends of a connection.
+* **A small request beside fan-outs**: a client asks for a two-byte page of the same worker every millisecond; its wait ends
+  when the reply is in its socket. Requests that a long wait held up count with the wait they would have had.
+* **Shared memory**: channels are added to zones of two sizes until one does not fit; the difference between the zones,
+  divided by the difference of the counts, is what one takes. The share of the hash table (2 bytes for each block of 128)
+  is in it.
+
+`bench/pushload/README.md` says how the load generator itself was checked.
+"""
+
+
+def results_md(loads, data):
+    """The text of RESULTS.md. `data`: runs, many, sizing, million, machine, rounds."""
+    runs = data["runs"]
+    out = [
+        "# Benchmark results",
+        "",
+        "Made by `make bench` and `make bench-1m` on the machine below; do not edit. Run them to check.",
+        "",
+        markdown([["", ""], *map(list, data["machine"]), ["Rounds", str(data["rounds"])]]),
+        "",
+        "![Private memory per parked long-poll](charts/memory.svg)",
+        "![CPU per delivery](charts/cpu.svg)",
+        "![Latency](charts/latency.svg)",
+        "",
+        "## What the rounds show",
+        "",
+        *(verdicts(runs) or ["Nothing: there were too few rounds."]),
+        "",
+    ]
+    for load in loads:
+        peers = by_peer(runs, load.key)
+        if peers:
+            out += [f"## {load.title[0].upper()}{load.title[1:]}", "", markdown(table_of(load)(peers)), ""]
+    if data.get("many"):
+        fill = data["many"][0]["fill"]
+        kept = min(r["fill"]["kept"] for r in data["many"])
+        size = median(r["fill"]["zone_bytes"] for r in data["many"])
+        out += [
+            f"## Publishing with {fill['channels']:,} channels in the zone, 16 connections, 1 worker",
+            "",
+            markdown(many_table(data["many"])),
+            "",
+            f"The zone was filled with one message of 100 bytes for each channel: {size / 1e6:,.0f} MB of shared memory, "
+            f"{size / fill['channels']:.0f} bytes for a channel with its message. A sample of the channels was asked for at "
+            f"the end: {kept:.1%} still had their message.",
+            "",
+        ]
+    if data.get("sizing"):
+        out += ["## Shared memory per channel and message", "", markdown(sizing_table(data["sizing"])), ""]
+    if data.get("million"):
+        out += [
+            "## Hundreds of thousands of clients",
+            "",
+            "All wait on one channel; each message goes to all of them (`make bench-1m`, one run each).",
+            "",
+            markdown(million_table(data["million"])),
+            "",
+        ]
+    return "\n".join([*out, HOW])
