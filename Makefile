@@ -113,8 +113,11 @@ bench-1m: ## park a million long-polls and publish to all of them (CLIENTS=10000
 	@python3 bench/bench.py million --clients $(CLIENTS) $(ARGS)
 
 .PHONY: test-bench
-test-bench: ## only the tests of the load generator
-	@source scripts/lib.sh && need_cargo && step 'the load generator'
+test-bench: ## only the tests of the benchmark and its load generator
+	@source scripts/lib.sh && need_cargo && step 'the benchmark and its load generator'
+	@python3 -B bench/test_bench.py
+	@cd bench/pushload && cargo fmt --check
+	@cd bench/pushload && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/bench cargo clippy --quiet --all-targets -- -D warnings
 	@cd bench/pushload && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/bench cargo test --quiet
 
 .PHONY: lint-quick

@@ -25,7 +25,7 @@ from servers import PEERS, ROOT, WORK, BenchError, Settings, running
 RESULTS = ROOT / "bench" / "RESULTS.md"
 # What each client takes of the machine: sockets of both ends, nginx, pushload.
 BYTES_PER_CLIENT = 12_500
-# Clients that one worker gets on average, so that chance does not fill it (19,600 connections).
+# Clients that one worker gets on average, so that chance does not fill it (19,900 connections).
 CLIENTS_PER_WORKER = 17_860
 WORKERS = {500_000: 30}
 MANY = 1_000_000
@@ -78,7 +78,7 @@ def compare(arguments):
                     data["runs"].append({"load": load.key, "round": number, "peer": name, "result": result})
         print(f"\n{load.title}\n\n{report.plain_text(report.table_of(load)(report.by_peer(data['runs'], load.key)))}\n", flush=True)
     if not wanted or "many" in wanted:
-        count, publishes = (20_000, 5_000) if arguments.quick else (MANY, 50_000)
+        count, publishes = (20_000, 5_000) if arguments.quick else (MANY, 200_000)
         for number in range(1, rounds + 1):
             say(f"{time.strftime('%T')} {count:,} channels, round {number} of {rounds}")
             data["many"].append(many_channels(pushload, count, publishes))
@@ -146,7 +146,7 @@ def million(arguments):
     workers = arguments.workers or WORKERS.get(clients) or -(-clients // CLIENTS_PER_WORKER)
     messages = arguments.messages or (4 if clients <= 500_000 else 1)
     pushload = build_pushload()
-    settings = Settings(workers=workers, connections=19_600, reuseport=True, shm="512m")
+    settings = Settings(workers=workers, connections=19_900, reuseport=True, shm="512m")
     say(f"{clients:,} long-polls on one channel of {peer.title}, {workers} workers, {messages} message(s) to all")
     with running(peer, settings) as server:
         path, word = peer.ready

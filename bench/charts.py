@@ -48,7 +48,7 @@ def steps(top, wanted=5):
     if top <= 0:
         return [0, 1]
     unit = 10 ** len(str(int(top))) / 100
-    for factor in (1, 2, 5, 10, 20, 50, 100):
+    for factor in (1, 2, 5, 10, 20, 50, 100, 200, 500):
         step = unit * factor / 10
         if top / step <= wanted:
             break

@@ -15,6 +15,8 @@ class Figure:
     low: float
     high: float
     count: int
+    # Other programs used the CPU during all runs there are.
+    disturbed: bool = False
 
     @property
     def unsteady(self):
@@ -42,9 +44,10 @@ def usable(results):
 
 def figure(results, path, scale=1.0):
     """A figure over the runs that count, or None if no run has it."""
-    values = [at(r, path) for r in usable(results)]
+    used = usable(results)
+    values = [at(r, path) for r in used]
     values = [v * scale for v in values if v is not None]
-    return Figure(median(values), min(values), max(values), len(values)) if values else None
+    return Figure(median(values), min(values), max(values), len(values), any(map(disturbed, used))) if values else None
 
 
 def worst(results, path, scale=1.0):
@@ -68,6 +71,8 @@ def compared(a, b):
     """What the rounds say about `a` against `b`: a factor if their ranges lie apart, else that they do not tell."""
     if a is None or b is None:
         return None
+    if a.disturbed or b.disturbed:
+        return "not told, as other programs used the CPU"
     if min(a.count, b.count) < 3:
         return "too few rounds to tell"
     if a.low <= b.high and b.low <= a.high:

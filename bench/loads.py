@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import BROWSER_HEADERS, PEERS, ROOT, WORK, BenchError, Settings, running
+from servers import BROWSER_HEADERS, PEERS, ROOT, WORK, BenchError, Settings, one_cpu, running
 
 PUSHLOAD_SOURCE = ROOT / "bench" / "pushload"
 RUN_TIMEOUT_S = 900
@@ -26,6 +26,9 @@ class Load:
     shm: str = "256m"
     # Ask for a small page meanwhile.
     probe: bool = False
+    # Keep server and clients on one CPU. Where the kernel puts them decides how many requests a server finds at each
+    # wake-up, and that decides what a request costs: free, the same server is seen at 1.5 or at 4.9 us per publish.
+    one_cpu: bool = False
 
 
 BOTH = ("compact", "plain")
@@ -34,10 +37,11 @@ BOTH = ("compact", "plain")
 def loads(quick):
     """All loads of a comparison."""
     subscribers, messages = (2000, 10) if quick else (10000, 30)
-    publishes = 10000 if quick else 50000
+    publishes = 20000 if quick else 300_000
     crowd, crowd_messages = (3000, 4) if quick else (18000, 10)
     fanout = ("--subs", subscribers, "--messages", messages, "--warmup", 3, "--rate", 3)
     publish = ("--conns", 16, "--channels", 100, "--messages", publishes, "--warmup", publishes // 20)
+    paced = ("--conns", 16, "--channels", 100, "--messages", publishes // 4, "--warmup", publishes // 20, "--rate", 20_000)
     return [
         Load(
             "fanout-1",
@@ -47,11 +51,28 @@ def loads(quick):
             ("floor", "nchan", *BOTH),
         ),
         Load(
-            "publish-1",
-            "publishing without subscribers, 16 connections, 1 worker",
+            "fanout-1-cpu",
+            f"{subscribers:,} long-polls on one channel, 1 worker, server and clients on one CPU",
+            "fanout",
+            fanout,
+            ("floor", "nchan", *BOTH),
+            one_cpu=True,
+        ),
+        Load(
+            "publish-full",
+            "publishing without subscribers, 16 connections, as fast as it goes, 1 worker, all on one CPU",
             "publish",
             publish,
             ("floor", "nginx", "nchan", "compact"),
+            one_cpu=True,
+        ),
+        Load(
+            "publish-paced",
+            "publishing without subscribers, 16 connections, 20,000 a second, 1 worker, all on one CPU",
+            "publish",
+            paced,
+            ("floor", "nginx", "nchan", "compact"),
+            one_cpu=True,
         ),
         Load(
             "park",
@@ -81,7 +102,8 @@ def loads(quick):
             "publishing without subscribers, 16 connections, 4 workers",
             "publish",
             publish,
-            ("floor", "nginx", "nchan", "compact"),
+            # No floor: pushload's server passes each publish on to its other workers, which is more than the least.
+            ("nginx", "nchan", "compact"),
             workers=4,
         ),
     ]
@@ -119,9 +141,14 @@ def headers():
     return [word for line in BROWSER_HEADERS for word in ("--header", line)]
 
 
+def pinned(load):
+    """The options that keep pushload on the CPU of the server, if the load asks for that."""
+    return ["--client-cpus", one_cpu()] if load.one_cpu else []
+
+
 def addresses(server, load):
     """The options that point pushload at a server."""
-    options = ["--server-master", server.pid]
+    options = ["--server-master", server.pid, *pinned(load)]
     if load.command != "park":
         options += ["--pub", f"{server.url}/pub?id={{chan}}"]
     if load.command != "publish":
@@ -137,7 +164,9 @@ def run(pushload, load, name):
     """One run of a load against a fresh server: pushload's result, with `log` added."""
     peer = PEERS[name]
     if name == "floor":
-        options = ["floor", "--workers", load.workers]
+        options = ["floor", "--workers", load.workers, *pinned(load)]
+        if load.one_cpu:
+            options += ["--server-cpus", one_cpu()]
         if load.command == "fanout":
             options += ["--kind", "longpoll", *headers()]
         elif load.command == "park":
@@ -147,7 +176,8 @@ def run(pushload, load, name):
         result = call(pushload, [*options, *load.options])
         result["log"] = []
         return result
-    with running(peer, Settings(workers=load.workers, shm=load.shm)) as server:
+    settings = Settings(workers=load.workers, shm=load.shm, cpu=one_cpu() if load.one_cpu else None)
+    with running(peer, settings) as server:
         result = call(pushload, [load.command, *load.options, *addresses(server, load)])
     result["log"] = server.log
     return result
@@ -158,8 +188,8 @@ def many_channels(pushload, count, publishes):
     peer = PEERS["compact"]
     # A channel with a message of 100 bytes takes 512 bytes; the second messages come on top.
     size = f"{(count * 512 + publishes * 300) // 1_000_000 + 40}m"
-    load = Load("many", "", "publish", (), (), shm=size)
-    settings = Settings(shm=size)
+    load = Load("many", "", "publish", (), (), shm=size, one_cpu=True)
+    settings = Settings(shm=size, cpu=one_cpu())
     one = ("--channels", 1, "--conns", 16, "--messages", publishes, "--warmup", publishes // 20)
     dealt = ("--channels", count, "--conns", 16, "--messages", publishes, "--warmup", publishes // 20)
     results = {}

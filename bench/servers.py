@@ -31,6 +31,7 @@ BROWSER_HEADERS = [
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
     'sec-ch-ua: "Chromium";v="120"',
     "sec-ch-ua-mobile: ?0",
+    'sec-ch-ua-platform: "Linux"',
     "Sec-Fetch-Site: same-origin",
     "Sec-Fetch-Mode: cors",
     "Sec-Fetch-Dest: empty",
@@ -109,6 +110,7 @@ daemon off;
 master_process on;
 {user}
 worker_processes {workers};
+{affinity}
 worker_rlimit_nofile {files};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
@@ -207,6 +209,8 @@ class Settings:
     connections: int = 19900
     reuseport: bool = False
     access_log: bool = False
+    # Keep all workers on this CPU; None leaves it to the kernel.
+    cpu: int | None = None
     # More directives for the publisher and subscriber locations.
     pub: str = ""
     sub: str = ""
@@ -248,6 +252,11 @@ class Server:
         return private, shared
 
 
+def one_cpu():
+    """The CPU for loads that keep server and clients on one."""
+    return min(os.sched_getaffinity(0))
+
+
 def free_port():
     """A port that nobody listens on at the moment."""
     with socket.socket() as s:
@@ -280,6 +289,7 @@ def running(peer, settings):
             load_module=f"load_module {module};" if module else "",
             user="user root;" if os.geteuid() == 0 else "",
             workers=settings.workers,
+            affinity="" if settings.cpu is None else f"worker_cpu_affinity 1{'0' * settings.cpu};",
             files=min(raise_file_limit(), 1 << 20),
             connections=settings.connections,
             directory=directory,
