@@ -74,6 +74,8 @@ pub struct Message {
     pub cursor: Cursor,
     /// The publisher's `Content-Type`; empty if it sent none.
     pub content_type: Box<[u8]>,
+    /// The publisher's name for the kind of event; empty if it gave none.
+    pub event: Box<[u8]>,
     /// What was published.
     pub body: Body,
     /// The publisher asked for the message to go once it has been received (`push_delete_oldest_received_message`).

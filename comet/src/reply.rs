@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
-use crate::message::MessageId;
+use crate::message::{MessageId, Missed};
+
+/// The header that tells how many messages a subscriber has missed (invariant I5): `3`, or `3;at-least` if it may have
+/// been more.
+pub const MISSED_HEADER: &str = "Push-Missed";
 
 /// A complete reply but for the message that it may carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,12 @@ impl Reply {
         }
     }
 
+    /// Sets the body.
+    pub fn bytes(mut self, bytes: Vec<u8>) -> Self {
+        self.body = ReplyBody::Bytes(bytes.into());
+        self
+    }
+
     /// Adds a header field.
     pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, [u8]>>) -> Self {
         self.headers.push((name, value.into()));
@@ -60,5 +70,14 @@ impl Reply {
     pub fn message_id(self, id: MessageId) -> Self {
         self.header("Last-Modified", crate::wire::http::date(id.time).into_bytes())
             .header("Etag", id.tag.to_string().into_bytes())
+    }
+
+    /// Adds [`MISSED_HEADER`] if something was missed.
+    pub fn missed(self, missed: Missed) -> Self {
+        if missed.is_none() {
+            return self;
+        }
+        let bound = if missed.at_least { ";at-least" } else { "" };
+        self.header(MISSED_HEADER, format!("{}{bound}", missed.count).into_bytes())
     }
 }

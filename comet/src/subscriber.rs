@@ -6,14 +6,11 @@ use thiserror::Error;
 
 pub use crate::channel_id::no_channel_id;
 use crate::message::{Message, Missed, Position};
+pub use crate::reply::MISSED_HEADER;
 use crate::reply::{Reply, ReplyBody};
 
 /// The methods of a subscriber location, as `Allow` and the CORS reply name them.
 const METHODS: &[u8] = b"GET, OPTIONS";
-
-/// The header that tells how many messages a subscriber has missed (invariant I5): `3`, or `3;at-least` if it may have
-/// been more.
-pub const MISSED_HEADER: &str = "Push-Missed";
 
 /// What a request to a subscriber location asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,18 +78,14 @@ impl Refusal {
 /// The content type is the publisher's; without one there is none, whatever `default_type` says.
 pub fn message(message: &Message, missed: Missed) -> Reply {
     let content_type = &message.content_type;
-    let reply = Reply {
+    Reply {
         content_type: (!content_type.is_empty()).then(|| content_type.to_vec().into()),
         body: ReplyBody::Message,
         ..Reply::empty(200)
     }
     .message_id(message.id)
-    .header("Vary", &b"If-None-Match, If-Modified-Since"[..]);
-    if missed.is_none() {
-        return reply;
-    }
-    let bound = if missed.at_least { ";at-least" } else { "" };
-    reply.header(MISSED_HEADER, format!("{}{bound}", missed.count).into_bytes())
+    .header("Vary", &b"If-None-Match, If-Modified-Since"[..])
+    .missed(missed)
 }
 
 /// A long-poll that has waited as long as `push_subscriber_timeout` says.
@@ -141,6 +134,17 @@ pub fn preflight() -> Reply {
         .header("Access-Control-Allow-Methods", METHODS)
 }
 
+/// OPTIONS of a location that is for publishers as well: scripts of any origin may do both.
+pub fn preflight_of_both() -> Reply {
+    Reply::empty(200)
+        .header("Access-Control-Allow-Origin", &b"*"[..])
+        .header(
+            "Access-Control-Allow-Headers",
+            &b"If-None-Match, If-Modified-Since, Content-Type, Origin"[..],
+        )
+        .header("Access-Control-Allow-Methods", &b"GET, POST, PUT, DELETE, OPTIONS"[..])
+}
+
 /// A method that a subscriber location does not have.
 pub fn not_allowed() -> Reply {
     Reply::error_page(405).header("Allow", METHODS)
@@ -164,6 +168,7 @@ mod tests {
             id: ID,
             cursor: Cursor { life: Life(1), seq: 4 },
             content_type: content_type.into(),
+            event: Box::default(),
             body: Body::Bytes(b"hello".as_slice().into()),
             delete_when_received: false,
         }

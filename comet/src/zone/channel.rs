@@ -14,7 +14,7 @@ use super::slots::SlotRef;
 use super::Zone;
 use crate::clock::Now;
 use crate::config::Concurrency;
-use crate::message::{Cursor, Life, MessageId, Position};
+use crate::message::{Cursor, Life, MessageId, Missed, Position};
 use crate::publisher::PublishError;
 use crate::subscriber::Refusal;
 use crate::wire::info::ChannelInfo;
@@ -25,6 +25,11 @@ pub struct ChannelRef {
     pub(super) at: At,
     /// Unique in the zone.
     pub life: Life,
+}
+
+impl ChannelRef {
+    /// No channel: the zone knows none of this life.
+    pub const NOWHERE: ChannelRef = ChannelRef { at: At::NONE, life: Life(0) };
 }
 
 #[cfg(test)]
@@ -68,6 +73,28 @@ pub enum Subscribed {
         /// For [`Zone::next`]: later subscribers with concurrency `last` begin a new reign.
         reign: u32,
     },
+}
+
+/// The place of a subscriber that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The channel.
+    pub channel: ChannelRef,
+    /// What it has seen, or need not see.
+    pub cursor: Cursor,
+    /// As for [`Subscribed::Waiting`].
+    pub reign: u32,
+    /// What it has missed before the first message that it will get.
+    pub missed: Missed,
+}
+
+/// A subscriber that was admitted to a channel.
+struct Entry {
+    channel: ChannelRef,
+    /// The first message for it.
+    next: Option<Next>,
+    /// The sequence number of the last message that it has seen, should there be none for it.
+    seen: u64,
 }
 
 /// Where a slot entry is: a block and the place in it.
@@ -126,6 +153,46 @@ impl Zone<'_> {
         subscription: &Subscription<'_>,
         now: Now,
     ) -> Result<Subscribed, Refusal> {
+        let Entry { channel, next, seen } = self.enter_channel(subscription, false, now)?;
+        Ok(match next {
+            Some(next) => Subscribed::Message(next),
+            None => Subscribed::Waiting {
+                channel,
+                cursor: Cursor { life: channel.life, seq: seen },
+                reign: self.get::<ChannelHead>(channel.at).reign,
+            },
+        })
+    }
+
+    /// Gives a subscriber that stays a place among those who wait, just before the first message that it is to get.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`]; nothing has changed then.
+    pub fn follow(
+        &mut self,
+        subscription: &Subscription<'_>,
+        now: Now,
+    ) -> Result<Followed, Refusal> {
+        let Entry { channel, next, seen } = self.enter_channel(subscription, true, now)?;
+        Ok(Followed {
+            channel,
+            cursor: Cursor {
+                life: channel.life,
+                seq: next.map_or(seen, |next| next.cursor.seq.saturating_sub(1)),
+            },
+            reign: self.get::<ChannelHead>(channel.at).reign,
+            missed: next.map_or(Missed::default(), |next| next.missed),
+        })
+    }
+
+    /// Admits a subscriber to a channel, and counts it as waiting if it `stays` or there is no message for it.
+    fn enter_channel(
+        &mut self,
+        subscription: &Subscription<'_>,
+        stays: bool,
+        now: Now,
+    ) -> Result<Entry, Refusal> {
         if self.is_closed() {
             return Err(Refusal::Closing);
         }
@@ -145,24 +212,15 @@ impl Zone<'_> {
         let life = Life(head.life);
         let next = self.first_for(at, subscription.position, now);
         let seen = self.seen_by(at, subscription.position);
-        if next.is_none() {
-            if let Some(slot) = subscription.hold {
-                self.add_subscriber(at, slot, now).map_err(|_| Refusal::NoSpace)?;
-            }
+        if let Some(slot) = subscription.hold.filter(|_| stays || next.is_none()) {
+            self.add_subscriber(at, slot, now).map_err(|_| Refusal::NoSpace)?;
         }
         // Only now, when nothing can be refused any more.
         if subscription.concurrency == Concurrency::Last {
             self.begin_reign(at);
         }
         self.rest_if_idle(at, now);
-        Ok(match next {
-            Some(next) => Subscribed::Message(next),
-            None => Subscribed::Waiting {
-                channel: ChannelRef { at, life },
-                cursor: Cursor { life, seq: seen },
-                reign: self.get::<ChannelHead>(at).reign,
-            },
-        })
+        Ok(Entry { channel: ChannelRef { at, life }, next, seen })
     }
 
     fn admit(&self, at: At, subscription: &Subscription<'_>) -> Result<(), Refusal> {

@@ -1,12 +1,14 @@
 //! A channel's log: appending, reading after a cursor, and removing.
 
+use std::borrow::Cow;
+
 use bytemuck::Zeroable;
 
 use super::arena::Bytes;
 use super::channel::{too_long, ChannelRef};
 use super::memory::At;
 use super::record::{
-    kind, ChannelHead, MessageHead, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, IN_FILE,
+    kind, ChannelHead, MessageHead, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, HAS_EVENT, IN_FILE,
     MESSAGE_INLINE, TRANSIENT,
 };
 use super::slots::SlotRef;
@@ -28,6 +30,8 @@ pub struct Publication<'a> {
     pub id: &'a [u8],
     /// The publisher's `Content-Type`, or nothing.
     pub content_type: &'a [u8],
+    /// The publisher's name for the kind of event, or nothing. Neither may contain a NUL, as no header field does.
+    pub event: &'a [u8],
     /// The message.
     pub content: Content<'a>,
     /// Messages that the channel may hold; 0 for storage off.
@@ -104,14 +108,15 @@ impl Zone<'_> {
         if self.is_closed() {
             return Err(PublishError::Closing);
         }
-        if publication.content_type.len() > usize::from(u16::MAX) {
-            return Err(too_long(publication.content_type.len()));
+        let meta = meta_of(publication);
+        if meta.len() > usize::from(u16::MAX) {
+            return Err(too_long(meta.len()));
         }
         if publication.id.len() > usize::from(u16::MAX) {
             return Err(too_long(publication.id.len()));
         }
         self.turn_wheel(now, super::wheel::TURN_BUDGET);
-        let needed = message_blocks(publication);
+        let needed = message_blocks(meta.len(), publication.content);
         let found = self.find(publication.id);
         let channel_needs = if found.is_some() { 0 } else { Self::channel_blocks(publication.id) };
         self.reserve(needed.saturating_add(channel_needs), found.unwrap_or(At::NONE), now)?;
@@ -120,7 +125,7 @@ impl Zone<'_> {
             None => self.create_channel(publication.id, publication.channel_timeout, now)?,
         };
         self.drop_expired(channel, now);
-        let id = self.append(channel, publication, needed, now)?;
+        let id = self.append(channel, publication, &meta, needed, now)?;
         self.trim(channel, publication.max_messages, now);
         self.get_mut::<ChannelHead>(channel).timeout = publication.channel_timeout;
         self.header.counters.published += 1;
@@ -133,6 +138,7 @@ impl Zone<'_> {
         &mut self,
         channel: At,
         publication: &Publication<'_>,
+        meta: &[u8],
         blocks: u32,
         now: Now,
     ) -> Result<MessageId, PublishError> {
@@ -145,14 +151,16 @@ impl Zone<'_> {
             Content::File { path, len } => ([path], Some(len)),
         };
         let mut content = match publication.content {
-            Content::Pieces(pieces) => Bytes::new(publication.content_type, pieces),
-            Content::File { .. } => Bytes::new(publication.content_type, &pieces),
+            Content::Pieces(pieces) => Bytes::new(meta, pieces),
+            Content::File { .. } => Bytes::new(meta, &pieces),
         };
         self.header.stamps += 1;
         let mut message = MessageHead {
             kind: kind::MESSAGE,
-            flags: flags | if file.is_some() { IN_FILE } else { 0 },
-            type_len: publication.content_type.len() as u16,
+            flags: flags
+                | if file.is_some() { IN_FILE } else { 0 }
+                | if publication.event.is_empty() { 0 } else { HAS_EVENT },
+            type_len: meta.len() as u16,
             channel,
             deadline,
             prev: head.last,
@@ -363,10 +371,19 @@ impl Zone<'_> {
         content.extend(head.content.iter().take(total));
         self.read_chain(head.rest, total - content.len(), &mut content);
         let body = content.split_off(type_len.min(content.len())).into_boxed_slice();
+        let event = match content.iter().position(|byte| *byte == 0) {
+            Some(end) if head.flags & HAS_EVENT != 0 => {
+                let event = content.split_off(end + 1);
+                content.truncate(end);
+                event
+            }
+            _ => Vec::new(),
+        };
         Message {
             id: id_of(head),
             cursor: next.cursor,
             content_type: content.into_boxed_slice(),
+            event: event.into_boxed_slice(),
             body: match head.flags & IN_FILE {
                 0 => Body::Bytes(body),
                 _ => Body::File { path: body, len: head.file_len },
@@ -505,9 +522,17 @@ fn content_len(content: Content<'_>) -> u64 {
     }
 }
 
+/// What is kept of a message beside its content: its type and, if it has one, its event's name.
+fn meta_of<'a>(publication: &Publication<'a>) -> Cow<'a, [u8]> {
+    match publication.event {
+        [] => publication.content_type.into(),
+        event => [publication.content_type, b"\0", event].concat().into(),
+    }
+}
+
 /// Blocks that a message takes.
-fn message_blocks(publication: &Publication<'_>) -> u32 {
-    let len = publication.content_type.len() as u64 + content_len(publication.content);
+fn message_blocks(meta_len: usize, content: Content<'_>) -> u32 {
+    let len = meta_len as u64 + content_len(content);
     if len > u64::from(u32::MAX) {
         return u32::MAX;
     }

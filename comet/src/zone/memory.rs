@@ -20,7 +20,7 @@ pub(super) const TOMBSTONES: usize = 64;
 /// "nginxpsh": what the memory of a zone begins with.
 const MAGIC: u64 = u64::from_le_bytes(*b"nginxpsh");
 /// Changes with every change of the layout, so that a newer module does not read an older zone.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The number of a block; 0 is none.
 #[repr(transparent)]

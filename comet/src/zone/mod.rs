@@ -37,7 +37,7 @@ mod wheel;
 mod tests;
 
 pub use carry::Carried;
-pub use channel::{ChannelRef, Subscribed, Subscription};
+pub use channel::{ChannelRef, Followed, Subscribed, Subscription};
 pub use check::Fault;
 pub use log::{Answer, Content, Next, Publication, Published, TRANSIENT_MAX, TRANSIENT_TIMEOUT};
 pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};

@@ -175,9 +175,9 @@ pub(super) const MESSAGE_INLINE: usize = 40;
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct MessageHead {
     pub kind: u8,
-    /// [`TRANSIENT`], [`IN_FILE`], [`DELETE_WHEN_RECEIVED`].
+    /// [`TRANSIENT`], [`IN_FILE`], [`DELETE_WHEN_RECEIVED`], [`HAS_EVENT`].
     pub flags: u8,
-    /// Length of the content type in bytes.
+    /// Length in bytes of the content type and, with [`HAS_EVENT`], a NUL and the event's name.
     pub type_len: u16,
     /// The rest of the content, in [`DataBlock`]s.
     pub rest: At,
@@ -210,6 +210,9 @@ pub(super) const TRANSIENT: u8 = 1;
 pub(super) const IN_FILE: u8 = 2;
 /// `push_delete_oldest_received_message`.
 pub(super) const DELETE_WHEN_RECEIVED: u8 = 4;
+
+/// The content type is followed by a NUL and the event's name. Most messages have none, and pay nothing for it.
+pub(super) const HAS_EVENT: u8 = 8;
 
 /// Bytes in a [`DataBlock`]: all but the kind and the link.
 pub(super) const DATA_INLINE: usize = BLOCK_SIZE - 8;

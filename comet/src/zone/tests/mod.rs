@@ -4,6 +4,7 @@
 mod carry;
 mod crash;
 mod files;
+mod follow;
 mod ids;
 mod mail;
 mod missed;
@@ -176,6 +177,7 @@ fn say<'a>(id: &'a [u8], pieces: &'a [&'a [u8]]) -> Publication<'a> {
     Publication {
         id,
         content_type: b"text/plain",
+        event: b"",
         content: Content::Pieces(pieces),
         max_messages: 1000,
         min_messages: 0,

@@ -507,6 +507,7 @@ impl Test {
         let publication = Publication {
             id: NAMES[name],
             content_type: &content_type,
+            event: b"",
             content: Content::Pieces(&[&body[..size / 2], &body[size / 2..]]),
             max_messages: max,
             min_messages: min,

@@ -11,6 +11,7 @@ fn overfill(zone: &mut Zone<'_>, now: Now) {
         let publication = Publication {
             id: b"a",
             content_type: b"",
+            event: b"",
             content: Content::Pieces(&pieces),
             max_messages: 1_000,
             min_messages: 0,

@@ -175,6 +175,7 @@ impl Test {
         let publication = Publication {
             id: name,
             content_type: b"",
+            event: b"",
             content: match file {
                 true => Content::File { path: &path, len: size as u64 },
                 false => Content::Pieces(&pieces),
