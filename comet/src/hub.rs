@@ -3,8 +3,13 @@
 //! The hub knows who waits, not what for: the log knows that. A hint from the zone ("this channel moved") becomes a *job*:
 //! everybody who waited on the channel when the hint came is looked at once, in slices, so that the event loop gets its
 //! turn between them (invariant I8). Whoever goes away meanwhile takes itself off the list.
+//!
+//! A subscriber that stays (a stream) notes what it has got ([`Hub::advance`]). If that was not all, or if it could take
+//! nothing when the others got theirs, it is looked at alone ([`Hub::fell_behind`]). Whoever of a slice was not removed is
+//! put behind all others in one move ([`Hub::pass`]): with a hundred thousand streams on a channel, each touch counts.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use slab::Slab;
 
@@ -18,9 +23,11 @@ pub struct Waiter<T> {
     pub channel: ChannelRef,
     /// The sequence number of the last message that it has seen.
     pub seq: u64,
+    /// When it got that message, or came, in milliseconds.
+    pub since: u64,
     /// Under which reign it came (`push_subscriber_concurrency last`).
     pub reign: u32,
-    /// When it is sent away without a message, in milliseconds; `u64::MAX` for never.
+    /// When something is to be done about it although there is no message, in milliseconds; `u64::MAX` for never.
     pub deadline: u64,
     /// Its connection.
     pub connection: T,
@@ -50,7 +57,7 @@ impl Key {
 #[derive(Debug)]
 pub struct Hub<T> {
     places: Slab<Place<T>>,
-    channels: HashMap<Life, Line>,
+    channels: HashMap<Life, Line, BuildHasherDefault<LifeHasher>>,
     jobs: VecDeque<Job>,
     deadlines: BTreeSet<(u64, Key)>,
     /// Places given so far: tells who came before a hint and who after.
@@ -63,6 +70,28 @@ struct Place<T> {
     ticket: u64,
     next: Key,
     prev: Key,
+    /// There is a job for it alone.
+    behind: bool,
+}
+
+/// Spreads lives, which the zone numbers: clients have no say in them, so that no secret key is needed.
+#[derive(Debug, Default)]
+struct LifeHasher(u64);
+
+impl Hasher for LifeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    /// Fibonacci hashing: the table looks at the highest and the lowest bits.
+    fn write_u64(&mut self, number: u64) {
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
 }
 
 /// The subscribers of one channel, oldest first.
@@ -74,11 +103,19 @@ struct Line {
     len: usize,
 }
 
-/// A channel to be looked at on behalf of all with tickets up to `upto`.
+/// Something to be looked at.
 #[derive(Debug)]
-struct Job {
-    life: Life,
-    upto: u64,
+enum Job {
+    /// A channel, on behalf of all with tickets up to `upto`.
+    All { life: Life, upto: u64 },
+    /// On behalf of one subscriber, if it is still there and behind.
+    One(Key),
+}
+
+impl Job {
+    fn is_for(&self, channel: Life) -> bool {
+        matches!(self, Job::All { life, .. } if *life == channel)
+    }
 }
 
 /// Some subscribers of one channel, to be served together.
@@ -94,7 +131,7 @@ impl<T> Default for Hub<T> {
     fn default() -> Self {
         Hub {
             places: Slab::new(),
-            channels: HashMap::new(),
+            channels: HashMap::default(),
             jobs: VecDeque::new(),
             deadlines: BTreeSet::new(),
             tickets: 0,
@@ -106,7 +143,7 @@ impl<T> Hub<T> {
     /// Adds a subscriber.
     pub fn add(&mut self, waiter: Waiter<T>) -> Key {
         let (channel, deadline) = (waiter.channel, waiter.deadline);
-        let place = Place { waiter, ticket: 0, next: Key::NONE, prev: Key::NONE };
+        let place = Place { waiter, ticket: 0, next: Key::NONE, prev: Key::NONE, behind: false };
         let key = Key(self.places.insert(place) as u32);
         self.append(key, channel);
         if deadline != u64::MAX {
@@ -118,6 +155,11 @@ impl<T> Hub<T> {
     /// A subscriber that waits.
     pub fn get(&self, key: Key) -> Option<&Waiter<T>> {
         self.places.get(key.place()).map(|place| &place.waiter)
+    }
+
+    /// A subscriber's connection.
+    pub fn connection_mut(&mut self, key: Key) -> Option<&mut T> {
+        self.places.get_mut(key.place()).map(|place| &mut place.waiter.connection)
     }
 
     /// Takes a subscriber off.
@@ -133,11 +175,63 @@ impl<T> Hub<T> {
         Some(place.waiter)
     }
 
-    /// Puts a subscriber that was looked at and has nothing to get behind all others, so that the job goes on.
-    pub fn defer(&mut self, key: Key) {
-        if let Some(channel) = self.get(key).map(|waiter| waiter.channel) {
-            self.unlink(key);
-            self.append(key, channel);
+    /// Notes what a subscriber that stays has got.
+    pub fn advance(&mut self, key: Key, seq: u64, now: u64) {
+        if let Some(place) = self.places.get_mut(key.place()) {
+            place.waiter.seq = seq;
+            place.waiter.since = now;
+        }
+    }
+
+    /// Puts those of a slice that are still there behind all others: they have been looked at, and the job goes on.
+    pub fn pass(&mut self, slice: &Slice) {
+        let Hub { places, channels, tickets, .. } = self;
+        let Some(line) = channels.get_mut(&slice.channel.life) else { return };
+        let mut run = None;
+        for key in &slice.keys {
+            let Some(place) = places.get_mut(key.place()) else { continue };
+            let (first, _) = *run.get_or_insert((*key, *key));
+            if first != line.first {
+                // One that fell behind: it stays where it is.
+                return;
+            }
+            *tickets += 1;
+            place.ticket = *tickets;
+            run = Some((first, *key));
+        }
+        // Those in between are linked already, for a slice is the beginning of its line.
+        let Some((first, last)) = run.filter(|(_, last)| *last != line.last) else { return };
+        let end = std::mem::replace(&mut line.last, last);
+        let Some(place) = places.get_mut(last.place()) else { return };
+        line.first = std::mem::replace(&mut place.next, Key::NONE);
+        if let Some(place) = places.get_mut(line.first.place()) {
+            place.prev = Key::NONE;
+        }
+        if let Some(place) = places.get_mut(end.place()) {
+            place.next = first;
+        }
+        if let Some(place) = places.get_mut(first.place()) {
+            place.prev = end;
+        }
+    }
+
+    /// Notes that a subscriber is to be looked at alone: there is more for it, or it can take messages again.
+    pub fn fell_behind(&mut self, key: Key) {
+        if let Some(place) = self.places.get_mut(key.place()).filter(|place| !place.behind) {
+            place.behind = true;
+            self.jobs.push_back(Job::One(key));
+        }
+    }
+
+    /// Changes when something is to be done about a subscriber.
+    pub fn set_deadline(&mut self, key: Key, deadline: u64) {
+        let Some(place) = self.places.get_mut(key.place()) else { return };
+        let old = std::mem::replace(&mut place.waiter.deadline, deadline);
+        if old != u64::MAX {
+            self.deadlines.remove(&(old, key));
+        }
+        if deadline != u64::MAX {
+            self.deadlines.insert((deadline, key));
         }
     }
 
@@ -146,32 +240,44 @@ impl<T> Hub<T> {
         if !self.channels.contains_key(&life) {
             return;
         }
-        match self.jobs.iter_mut().find(|job| job.life == life) {
-            Some(job) => job.upto = self.tickets,
-            None => self.jobs.push_back(Job { life, upto: self.tickets }),
+        let tickets = self.tickets;
+        match self.jobs.iter_mut().find(|job| job.is_for(life)) {
+            Some(job) => *job = Job::All { life, upto: tickets },
+            None => self.jobs.push_back(Job::All { life, upto: tickets }),
         }
     }
 
     /// Notes that hints were lost: everything is to be looked at.
     pub fn moved_all(&mut self) {
-        self.jobs.clear();
+        self.jobs.retain(|job| matches!(job, Job::One(_)));
         let upto = self.tickets;
-        self.jobs.extend(self.channels.keys().map(|life| Job { life: *life, upto }));
+        self.jobs.extend(self.channels.keys().map(|life| Job::All { life: *life, upto }));
     }
 
-    /// The next subscribers to be looked at, `max` at most, all of one channel. Each of them must be removed or deferred
-    /// before the next call.
+    /// The next subscribers to be looked at, `max` at most, all of one channel. Each of them must be removed before the next
+    /// call, or all others passed ([`Hub::pass`]).
     pub fn next_slice(&mut self, max: usize) -> Option<Slice> {
         loop {
-            let (life, upto) = self.jobs.front().map(|job| (job.life, job.upto))?;
-            let keys = self.due_of(life, upto, max);
-            if let Some(line) = self.channels.get(&life).filter(|_| !keys.is_empty()) {
-                let channel = line.channel;
-                // Channels take turns, so that a small one does not wait behind a large one.
-                self.jobs.rotate_left(1);
-                return Some(Slice { channel, keys });
+            match *self.jobs.front()? {
+                Job::All { life, upto } => {
+                    let keys = self.due_of(life, upto, max);
+                    if let Some(line) = self.channels.get(&life).filter(|_| !keys.is_empty()) {
+                        let channel = line.channel;
+                        // Channels take turns, so that a small one does not wait behind a large one.
+                        self.jobs.rotate_left(1);
+                        return Some(Slice { channel, keys });
+                    }
+                    self.jobs.pop_front();
+                }
+                Job::One(key) => {
+                    self.jobs.pop_front();
+                    let place = self.places.get_mut(key.place()).filter(|place| place.behind);
+                    if let Some(place) = place {
+                        place.behind = false;
+                        return Some(Slice { channel: place.waiter.channel, keys: vec![key] });
+                    }
+                }
             }
-            self.jobs.pop_front();
         }
     }
 
@@ -182,7 +288,10 @@ impl<T> Hub<T> {
 
     /// Whether somebody on this channel is to be looked at.
     pub fn is_due(&self, life: Life) -> bool {
-        self.jobs.iter().any(|job| job.life == life)
+        self.jobs.iter().any(|job| match job {
+            Job::All { life: other, .. } => *other == life,
+            Job::One(key) => self.get(*key).is_some_and(|waiter| waiter.channel.life == life),
+        })
     }
 
     fn due_of(&self, life: Life, upto: u64, max: usize) -> Vec<Key> {
@@ -272,6 +381,7 @@ mod tests {
         Waiter {
             channel: ChannelRef::for_test(life),
             seq: 0,
+            since: 0,
             reign: 0,
             deadline: u64::MAX,
             connection: name,
@@ -318,7 +428,7 @@ mod tests {
         let mut looked_at = 0;
         while let Some(slice) = hub.next_slice(2) {
             looked_at += slice.keys.len();
-            slice.keys.iter().for_each(|key| hub.defer(*key));
+            hub.pass(&slice);
         }
         assert_eq!((looked_at, hub.len()), (3, 3));
     }
@@ -366,6 +476,115 @@ mod tests {
         }
         assert_eq!(served, 2);
         assert!(hub.is_empty());
+    }
+
+    #[test]
+    fn who_stays_goes_on_behind_the_others_with_what_it_has_got() {
+        let mut hub = Hub::default();
+        let first = hub.add(waiter(1, 0));
+        hub.add(waiter(1, 1));
+        hub.moved(Life(1));
+        let slice = hub.next_slice(1).unwrap();
+        assert_eq!(slice.keys, [first]);
+        hub.advance(first, 7, 1_000);
+        hub.pass(&slice);
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(names(&hub, &slice), [1]);
+        remove(&mut hub, &slice);
+        assert_eq!(hub.next_slice(9), None);
+        let stays = hub.get(first).unwrap();
+        assert_eq!((stays.seq, stays.since, hub.len()), (7, 1_000, 1));
+    }
+
+    #[test]
+    fn who_fell_behind_is_looked_at_alone_and_once() {
+        let mut hub = Hub::default();
+        let keys: Vec<Key> = (0..3).map(|name| hub.add(waiter(1, name))).collect();
+        hub.fell_behind(keys[1]);
+        hub.fell_behind(keys[1]);
+        assert!(hub.is_due(Life(1)));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(slice.keys, [keys[1]]);
+        hub.pass(&slice);
+        assert_eq!(hub.next_slice(9), None);
+        // Its place goes to somebody else, who is not behind.
+        hub.fell_behind(keys[2]);
+        hub.remove(keys[2]);
+        assert_eq!(hub.add(waiter(1, 9)), keys[2]);
+        assert!(hub.has_work());
+        assert_eq!(hub.next_slice(9), None);
+        assert!(!hub.has_work());
+    }
+
+    #[test]
+    fn lost_hints_do_not_lose_who_fell_behind() {
+        let mut hub = Hub::default();
+        let key = hub.add(waiter(1, 0));
+        hub.fell_behind(key);
+        hub.moved_all();
+        assert_eq!(hub.next_slice(9).map(|slice| slice.keys), Some(vec![key]));
+    }
+
+    #[test]
+    fn whoever_of_a_slice_is_left_is_passed_in_order() {
+        // All ways in which some of six are removed while they are looked at, two or three at a time.
+        for (removed, size) in
+            (0..64_u32).flat_map(|removed| [(removed, 2), (removed, 3), (removed, 9)])
+        {
+            let mut hub = Hub::default();
+            let keys: Vec<Key> = (0..6).map(|name| hub.add(waiter(1, name))).collect();
+            for _ in 0..2 {
+                hub.moved(Life(1));
+                let mut seen = Vec::new();
+                while let Some(slice) = hub.next_slice(size) {
+                    seen.extend(names(&hub, &slice));
+                    for key in &slice.keys {
+                        let place = keys.iter().position(|known| known == key).unwrap();
+                        if removed & (1 << place) != 0 {
+                            hub.remove(*key);
+                        }
+                    }
+                    hub.pass(&slice);
+                }
+                let left = |name: &u32| removed & (1 << name) == 0;
+                if seen.len() == 6 {
+                    assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+                } else {
+                    assert_eq!(seen, (0..6).filter(left).collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_between_slices_is_not_lost_when_others_are_passed() {
+        let mut hub = Hub::default();
+        add(&mut hub, 1, 0..4);
+        hub.moved(Life(1));
+        let slice = hub.next_slice(2).unwrap();
+        hub.pass(&slice);
+        hub.add(waiter(1, 9));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(names(&hub, &slice), [2, 3]);
+        hub.pass(&slice);
+        assert_eq!(hub.next_slice(9), None);
+        hub.moved(Life(1));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(names(&hub, &slice), [0, 1, 9, 2, 3]);
+    }
+
+    #[test]
+    fn deadlines_can_be_changed() {
+        let mut hub = Hub::default();
+        let key = hub.add(Waiter { deadline: 1_000, ..waiter(1, 0) });
+        hub.set_deadline(key, 3_000);
+        assert_eq!((hub.next_deadline(), hub.overdue(2_000, 9)), (Some(3_000), vec![]));
+        hub.set_deadline(key, u64::MAX);
+        assert_eq!(hub.next_deadline(), None);
+        hub.set_deadline(key, 5_000);
+        assert_eq!(hub.next_deadline(), Some(5_000));
+        hub.remove(key);
+        assert_eq!(hub.next_deadline(), None);
     }
 
     #[test]
