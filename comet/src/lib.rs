@@ -9,11 +9,12 @@
 //! | [`message`], [`clock`], [`reply`] | the values that everything else is made of |
 //! | [`zone`] | the log of every channel, in one region of memory that all workers share; survives a death at any instruction |
 //! | [`hub`] | one worker's waiting subscribers, by channel; which of them to serve next |
-//! | [`wire`] | bytes to values and back: HTTP dates and tags, `Accept`, channel info |
+//! | [`wire`] | bytes to values and back: HTTP dates and tags, message ids, `Accept`, channel info, JSON, chunks |
+//! | [`transport`] | how a subscriber is served: which transport, and what each one writes |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`config`] | every directive, its values, inheritance and defaults |
 //!
-//! Dependencies point one way: publisher, subscriber → wire → message; zone and hub → message.
+//! Dependencies point one way: publisher, subscriber, transport → wire → message; zone and hub → message.
 #![forbid(unsafe_code)]
 
 pub mod channel_id;
@@ -21,8 +22,11 @@ pub mod clock;
 pub mod config;
 pub mod hub;
 pub mod message;
+pub mod outbox;
 pub mod publisher;
 pub mod reply;
 pub mod subscriber;
+pub mod transport;
+pub mod websocket;
 pub mod wire;
 pub mod zone;

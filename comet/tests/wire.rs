@@ -1,10 +1,11 @@
 //! Properties of the wire formats: what is printed is read back, and nothing that a client sends can panic.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use comet::channel_id::channel_id;
 use comet::message::{MessageId, Position};
 use comet::reply::Reply;
 use comet::wire::http::{self, MAX_DATE};
-use comet::wire::{accept, info};
+use comet::wire::{accept, chunk::Chunk, id, info, json};
 use comet::{publisher, subscriber};
 use proptest::prelude::*;
 
@@ -17,12 +18,21 @@ fn almost_header() -> impl Strategy<Value = Vec<u8>> {
         "(Sun|Sunday|Mon),? ?[0-9]{1,2}[ -][A-Z][a-z]{2}[ -][0-9]{2,4} [0-9]{2}:[0-9]{2}:[0-9]{2}( GMT)?(;.*)?"
             .prop_map(String::into_bytes),
         "Sun [A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2} [0-9]{4}".prop_map(String::into_bytes),
+        "[0-9+%3Aa: ]{0,24}(:[0-9]{0,12})?".prop_map(String::into_bytes),
         "((text|application)/(x-)?(json|xml|yaml|plain)[;, q=0.9]{0,4}){0,4}".prop_map(String::into_bytes),
     ]
 }
 
 fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a [u8]> {
     reply.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_ref())
+}
+
+#[test]
+fn every_character_of_a_json_string_is_read_back() {
+    let all: String = ('\0'..=char::MAX).collect();
+    let mut json = String::new();
+    json::push_string(&mut json, &all);
+    assert_eq!(serde_json::from_str::<String>(&json).unwrap(), all);
 }
 
 proptest! {
@@ -83,12 +93,51 @@ proptest! {
     }
 
     #[test]
+    fn ids_are_read_back_from_header_and_query(time: u64, tag: u32, encoded: u64, at in 0_u8..3) {
+        let given = MessageId { time, tag };
+        let text = given.to_string();
+        prop_assert_eq!(id::parse(text.as_bytes()), Some(given));
+        // Any of its bytes may be percent-encoded.
+        let value: String = text
+            .char_indices()
+            .map(|(index, byte)| match encoded >> index & 1 {
+                0 => byte.to_string(),
+                _ => format!("%{:02X}", u32::from(byte)),
+            })
+            .collect();
+        let argument = format!("last_event_id={value}");
+        let args = match at {
+            0 => argument,
+            1 => format!("id=c&{argument}"),
+            _ => format!("{argument}&id=c"),
+        };
+        prop_assert_eq!(id::from_query(args.as_bytes()), Some(given));
+    }
+
+    #[test]
+    fn a_chunk_is_read_back(payload: Vec<u8>) {
+        prop_assume!(!payload.is_empty());
+        let chunk = Chunk::new(&payload);
+        prop_assert_eq!(chunk.payload(), &payload);
+        let bytes = chunk.as_chunk();
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16);
+        prop_assert_eq!(size, Ok(payload.len()));
+        prop_assert_eq!(&bytes[end + 2..], [&payload[..], b"\r\n"].concat());
+    }
+
+    #[test]
     fn no_header_panics(one in almost_header(), two in almost_header()) {
         http::parse_date(&one);
         http::parse_tag(&one);
         http::position(Some(&one), Some(&two));
         http::wants_fresh([one.as_slice()], [two.as_slice()]);
         accept::negotiate(Some(&one));
+        accept::media_types(&[&one, &two]).count();
+        id::parse(&one);
+        id::from_query(&one);
+        id::from_query(&[b"last_event_id=", &one[..]].concat());
+        http::position_of(Some(&one), &two, Some(&one), Some(&two));
         publisher::action(&one);
         subscriber::action(&one);
     }

@@ -1,4 +1,5 @@
-//! Which form of the channel info a publisher's client gets: NHPM's reading of `Accept`.
+//! `Accept`: which form of the channel info a publisher's client gets (NHPM's reading), and which media types a
+//! subscriber names.
 
 use super::info::Format;
 
@@ -44,6 +45,27 @@ pub fn negotiate(accept: Option<&[u8]>) -> InfoType {
         })
         .copied()
         .unwrap_or(DEFAULT)
+}
+
+/// The media types that the fields `accept` name, from left to right, without parameters; those with `q=0` are left out,
+/// for they are what the client does not want (RFC 9110, section 12.4.2).
+pub fn media_types<'a>(accept: &'a [&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
+    accept.iter().flat_map(|field| field.split(|&byte| byte == b',')).filter_map(|range| {
+        let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let media_type = parts.next()?;
+        (!parts.any(is_quality_zero)).then_some(media_type)
+    })
+}
+
+/// Whether a parameter says `q=0`, with any number of decimals.
+fn is_quality_zero(parameter: &[u8]) -> bool {
+    match parameter {
+        [b'q' | b'Q', b'=', b'0'] => true,
+        [b'q' | b'Q', b'=', b'0', b'.', decimals @ ..] => {
+            decimals.iter().all(|&digit| digit == b'0')
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +134,27 @@ mod tests {
     fn parameters_space_and_case_do_not_matter() {
         assert_eq!(asked("Text/JSON; charset=utf-8").1, "text/json");
         assert_eq!(asked("\t APPLICATION/X-YAML ;v=1 , x/y").1, "application/x-yaml");
+    }
+
+    fn named(accept: &[&[u8]]) -> Vec<String> {
+        media_types(accept).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn media_types_are_named_from_left_to_right_over_all_fields() {
+        let fields = [&b"text/a;q=0.1, \tTEXT/B ; v=1"[..], b"text/c,*/*"];
+        assert_eq!(named(&fields), ["text/a", "TEXT/B", "text/c", "*/*"]);
+        assert_eq!(named(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_has_quality_zero_is_not_named() {
+        for unwanted in ["a/a;q=0", "a/a; Q=0.", "a/a ;v=1 ; q=0.000", "a/a;q=0.0;v=1"] {
+            assert_eq!(named(&[unwanted.as_bytes(), b"b/b"]), ["b/b"], "{unwanted}");
+        }
+        for wanted in ["a/a;q=0.001", "a/a;q=1", "a/a;q=", "a/a;q=00", "a/a;qq=0", "a/a;q=0x"] {
+            assert_eq!(named(&[wanted.as_bytes(), b"b/b"]), ["a/a", "b/b"], "{wanted}");
+        }
     }
 
     #[test]

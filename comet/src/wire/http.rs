@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
+use super::id;
 use crate::message::{MessageId, Position};
 
 /// 9999-12-31 23:59:59 UTC, the last second that an HTTP date can express.
@@ -62,6 +63,24 @@ pub fn position(if_modified_since: Option<&[u8]>, if_none_match: Option<&[u8]>) 
         None | Some(0) => Position::Oldest,
         Some(time) => Position::After(MessageId { time, tag: if_none_match.map_or(0, parse_tag) }),
     }
+}
+
+/// Where a subscriber asks to begin, by whichever means it has: `Last-Event-ID`, the argument `last_event_id` in the query
+/// string `args`, or the two headers of [`position`]. The first that can be read counts.
+///
+/// An id at 1970-01-01 00:00:00 is no message's and says nothing here either.
+pub fn position_of(
+    last_event_id: Option<&[u8]>,
+    args: &[u8],
+    if_modified_since: Option<&[u8]>,
+    if_none_match: Option<&[u8]>,
+) -> Position {
+    let is_real = |id: &MessageId| id.time != 0;
+    last_event_id
+        .and_then(id::parse)
+        .filter(is_real)
+        .or_else(|| id::from_query(args).filter(is_real))
+        .map_or_else(|| position(if_modified_since, if_none_match), Position::After)
 }
 
 /// Whether the client says `no-cache`, in `Cache-Control` or in `Pragma`.
@@ -201,6 +220,28 @@ mod tests {
         assert_eq!(position(Some(b"yesterday"), Some(b"3")), Position::Oldest);
         assert_eq!(position(Some(b""), None), Position::Oldest);
         assert_eq!(position(epoch, Some(b"3")), Position::Oldest);
+    }
+
+    #[test]
+    fn the_last_event_id_goes_before_the_argument_and_that_before_the_date() {
+        let date = Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]);
+        let after = |time, tag| Position::After(MessageId { time, tag });
+        let args = b"id=c&last_event_id=2:2";
+        assert_eq!(position_of(Some(b"1:1"), args, date, Some(b"3")), after(1, 1));
+        assert_eq!(position_of(None, args, date, Some(b"3")), after(2, 2));
+        assert_eq!(position_of(None, b"id=c", date, Some(b"3")), after(EXAMPLE, 3));
+        assert_eq!(position_of(None, b"", None, None), Position::Oldest);
+    }
+
+    #[test]
+    fn what_is_no_id_is_as_if_absent() {
+        let after = |time, tag| Position::After(MessageId { time, tag });
+        for bad in [&b""[..], b"7", b"0:0", b"0:5", b"what", b"1:-1"] {
+            assert_eq!(position_of(Some(bad), b"last_event_id=2:2", None, None), after(2, 2));
+            let args = [b"last_event_id=", bad].concat();
+            assert_eq!(position_of(Some(b"1:1"), &args, None, None), after(1, 1));
+            assert_eq!(position_of(Some(bad), &args, None, None), Position::Oldest);
+        }
     }
 
     #[test]

@@ -3,5 +3,8 @@
 //! Everything here takes what a client sent as it is: no input may panic, and nothing is allocated in proportion to it.
 
 pub mod accept;
+pub mod chunk;
 pub mod http;
+pub mod id;
 pub mod info;
+pub mod json;

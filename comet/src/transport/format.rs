@@ -1,0 +1,61 @@
+//! All formats as one type.
+
+use super::{End, EventSource, Framing, JsonLines, Lines};
+use crate::message::{Message, Missed};
+use crate::reply::Reply;
+use crate::websocket::Form;
+
+/// The format of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `text/event-stream`.
+    EventSource(EventSource),
+    /// `application/x-ndjson`.
+    JsonLines(JsonLines),
+    /// Bodies and separators.
+    Lines(Lines),
+    /// Frames of a WebSocket, as the handshake has settled it.
+    WebSocket(Form),
+}
+
+impl Format {
+    fn framing(&self) -> &dyn Framing {
+        match self {
+            Format::EventSource(framing) => framing,
+            Format::JsonLines(framing) => framing,
+            Format::Lines(framing) => framing,
+            Format::WebSocket(framing) => framing,
+        }
+    }
+
+    /// Whether the client talks, and a stream ends with a handshake ([`crate::websocket`]).
+    pub fn is_websocket(&self) -> bool {
+        matches!(self, Format::WebSocket(_))
+    }
+}
+
+impl Framing for Format {
+    fn head(&self, missed: Missed) -> Reply {
+        self.framing().head(missed)
+    }
+
+    fn opening(&self, retry: u64, missed: Missed) -> Vec<u8> {
+        self.framing().opening(retry, missed)
+    }
+
+    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
+        self.framing().message(message, body)
+    }
+
+    fn missed(&self, missed: Missed) -> Option<Vec<u8>> {
+        self.framing().missed(missed)
+    }
+
+    fn ping(&self) -> Option<Vec<u8>> {
+        self.framing().ping()
+    }
+
+    fn end(&self, end: End) -> Vec<u8> {
+        self.framing().end(end)
+    }
+}

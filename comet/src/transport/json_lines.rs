@@ -1,0 +1,167 @@
+//! JSON lines: `application/x-ndjson`, one JSON object a line.
+
+use std::str;
+
+use base64::engine::general_purpose::STANDARD;
+use base64::Engine;
+
+use super::{gap, stream_head, End, Framing};
+use crate::message::{Message, Missed};
+use crate::reply::Reply;
+use crate::wire::json;
+
+/// Objects a line each, ended by LF, for programs.
+///
+/// A message has `id`, `time` (seconds since 1970), `type` and `event` as far as the publisher gave them, and `data`; or
+/// `base64` (RFC 4648, section 4) in its place, if the body is not UTF-8. A gap has `missed`, an end has `end`. No other
+/// LF, and no CR, is ever written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonLines;
+
+impl Framing for JsonLines {
+    fn head(&self, _missed: Missed) -> Reply {
+        stream_head(b"application/x-ndjson")
+    }
+
+    fn opening(&self, _retry: u64, missed: Missed) -> Vec<u8> {
+        if missed.is_none() {
+            return Vec::new();
+        }
+        gap_line(missed)
+    }
+
+    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
+        let mut line = String::with_capacity(body.len() + 128);
+        line.push_str(&format!("{{\"id\":\"{}\",\"time\":{}", message.id, message.id.time));
+        for (name, value) in [("type", &message.content_type), ("event", &message.event)] {
+            if !value.is_empty() {
+                line.push_str(&format!(",\"{name}\":"));
+                json::push_string(&mut line, &String::from_utf8_lossy(value));
+            }
+        }
+        match str::from_utf8(body) {
+            Ok(text) => {
+                line.push_str(",\"data\":");
+                json::push_string(&mut line, text);
+            }
+            Err(_) => {
+                line.push_str(",\"base64\":\"");
+                STANDARD.encode_string(body, &mut line);
+                line.push('"');
+            }
+        }
+        line.push_str("}\n");
+        line.into_bytes()
+    }
+
+    fn missed(&self, missed: Missed) -> Option<Vec<u8>> {
+        Some(gap_line(missed))
+    }
+
+    fn ping(&self) -> Option<Vec<u8>> {
+        Some(b"\n".to_vec())
+    }
+
+    fn end(&self, end: End) -> Vec<u8> {
+        match end {
+            End::Deleted => end_line("deleted"),
+            End::Conflict => end_line("conflict"),
+            End::TimedOut => end_line("timeout"),
+            End::Shutdown { .. } => end_line("shutdown"),
+            End::Missed(missed) => gap_line(missed),
+        }
+    }
+}
+
+fn gap_line(missed: Missed) -> Vec<u8> {
+    format!("{}\n", gap(missed)).into_bytes()
+}
+
+fn end_line(reason: &str) -> Vec<u8> {
+    format!("{{\"end\":\"{reason}\"}}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{check_head, message, text, GAP, NO_GAP};
+    use super::*;
+
+    fn line(content_type: &[u8], event: &[u8], body: &[u8]) -> String {
+        text(JsonLines.message(&message(content_type, event), body))
+    }
+
+    #[test]
+    fn the_head_is_that_of_json_lines() {
+        let head = JsonLines.head(GAP);
+        check_head(&head, "application/x-ndjson");
+        assert_eq!(head.headers.len(), 2);
+    }
+
+    #[test]
+    fn the_opening_is_the_gap_or_nothing() {
+        assert_eq!(text(JsonLines.opening(2345, NO_GAP)), "");
+        assert_eq!(text(JsonLines.opening(0, GAP)), "{\"missed\":3,\"at_least\":false}\n");
+    }
+
+    #[test]
+    fn a_message_is_an_object() {
+        assert_eq!(
+            line(b"text/plain", b"name", b"text"),
+            "{\"id\":\"1700000000:3\",\"time\":1700000000,\"type\":\"text/plain\",\
+             \"event\":\"name\",\"data\":\"text\"}\n"
+        );
+    }
+
+    #[test]
+    fn what_the_publisher_did_not_give_is_left_out() {
+        let start = "{\"id\":\"1700000000:3\",\"time\":1700000000,";
+        assert_eq!(line(b"", b"", b""), format!("{start}\"data\":\"\"}}\n"));
+        assert_eq!(line(b"", b"n", b""), format!("{start}\"event\":\"n\",\"data\":\"\"}}\n"));
+        assert_eq!(line(b"t", b"", b""), format!("{start}\"type\":\"t\",\"data\":\"\"}}\n"));
+    }
+
+    #[test]
+    fn everything_is_escaped() {
+        assert_eq!(
+            line(b"a/b; c=\"d\"", b"\n", b"\"\r\n\\\xe2\x80\xa8"),
+            "{\"id\":\"1700000000:3\",\"time\":1700000000,\"type\":\"a/b; c=\\\"d\\\"\",\
+             \"event\":\"\\n\",\"data\":\"\\\"\\r\\n\\\\\\u2028\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_not_utf_8_is_base64() {
+        assert!(line(b"", b"", b"\xff\0\xfe").ends_with(",\"base64\":\"/wD+\"}\n"));
+        assert!(line(b"", b"", b"\xff").ends_with(",\"base64\":\"/w==\"}\n"));
+    }
+
+    #[test]
+    fn names_that_are_not_utf_8_are_mended() {
+        assert!(
+            line(b"\xff", b"\xc3x", b"").contains("\"type\":\"\u{fffd}\",\"event\":\"\u{fffd}x\"")
+        );
+    }
+
+    #[test]
+    fn a_gap_is_an_object() {
+        let missed = Missed { count: 5, at_least: true };
+        assert_eq!(
+            JsonLines.missed(missed).map(text).as_deref(),
+            Some("{\"missed\":5,\"at_least\":true}\n")
+        );
+    }
+
+    #[test]
+    fn a_ping_is_an_empty_line() {
+        assert_eq!(JsonLines.ping().as_deref(), Some(&b"\n"[..]));
+    }
+
+    #[test]
+    fn ends_tell_why() {
+        let end = |end| text(JsonLines.end(end));
+        assert_eq!(end(End::Deleted), "{\"end\":\"deleted\"}\n");
+        assert_eq!(end(End::Conflict), "{\"end\":\"conflict\"}\n");
+        assert_eq!(end(End::TimedOut), "{\"end\":\"timeout\"}\n");
+        assert_eq!(end(End::Shutdown { retry: 731 }), "{\"end\":\"shutdown\"}\n");
+    }
+}

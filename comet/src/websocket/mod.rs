@@ -1,0 +1,134 @@
+//! WebSockets: the handshake, frames, and what a client says (RFC 6455), compressed or not (RFC 7692).
+//!
+//! ```text
+//! bytes of a request ── handshake ──► what both sides agreed on ([`Form`])
+//! message of the log ── message_frame ──► one frame, the same for all clients of a form
+//! bytes of a client ─── Decoder ──► messages, pings, its close; or a violation, and the code to close with
+//! ```
+//!
+//! Nothing here knows a connection: bytes and values come in and go out. Each message is compressed for itself, in both
+//! directions (`no_context_takeover`): so one compressed frame serves all clients, and an idle client costs no window.
+
+mod decoder;
+mod deflate;
+mod frame;
+mod handshake;
+
+pub use decoder::{Decoder, Event, Policy, Violation};
+pub use deflate::{compress, inflate, InflateError};
+pub use frame::{close, close_without_code, encode, ping, pong, Opcode};
+pub use handshake::{accept, is_handshake, Accepted, Deflate, HandshakeError, Offer, Protocol};
+
+use crate::message::Message;
+
+/// "The server met something unexpected" (RFC 6455, section 7.4.1).
+pub const INTERNAL_ERROR: u16 = 1011;
+/// "The server restarts; come again" (IANA's registry of close codes).
+pub const SERVICE_RESTART: u16 = 1012;
+
+/// Messages below this many bytes are not worth compressing.
+const MIN_COMPRESSED: usize = 64;
+
+/// How messages look for a client, as its handshake has settled it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// The subprotocol.
+    pub protocol: Protocol,
+    /// How messages may be compressed.
+    pub deflate: Option<Deflate>,
+}
+
+/// The frame that carries a message to subscribers: of text, or binary if the message is `application/octet-stream` or is
+/// no UTF-8.
+pub fn message_frame(form: Form, message: &Message, body: &[u8]) -> Vec<u8> {
+    let is_text =
+        *message.content_type != *b"application/octet-stream" && std::str::from_utf8(body).is_ok();
+    let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
+    match form.protocol {
+        Protocol::Plain => data_frame(form.deflate, opcode, body),
+        Protocol::Nchan => {
+            let mut payload = meta(message).into_bytes();
+            payload.extend_from_slice(body);
+            data_frame(form.deflate, opcode, &payload)
+        }
+    }
+}
+
+/// What `ws+meta.nchan` puts before the body.
+fn meta(message: &Message) -> String {
+    let id = message.id;
+    match std::str::from_utf8(&message.content_type) {
+        Ok(kind) if !kind.is_empty() && !kind.contains(char::is_control) => {
+            format!("id: {id}\ncontent-type: {kind}\n\n")
+        }
+        _ => format!("id: {id}\n\n"),
+    }
+}
+
+fn data_frame(deflate: Option<Deflate>, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let compressed = deflate
+        .filter(|_| payload.len() >= MIN_COMPRESSED)
+        .and_then(|deflate| compress(payload, deflate.window_bits));
+    match compressed {
+        Some(compressed) => encode(opcode, true, &compressed),
+        None => encode(opcode, false, payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::message::{Body, Cursor, Life, MessageId};
+
+    fn message(content_type: &[u8]) -> Message {
+        Message {
+            id: MessageId { time: 1_700_000_000, tag: 3 },
+            cursor: Cursor { life: Life(1), seq: 4 },
+            content_type: content_type.into(),
+            event: Box::default(),
+            body: Body::Bytes(Box::default()),
+            delete_when_received: false,
+        }
+    }
+
+    const PLAIN: Form = Form { protocol: Protocol::Plain, deflate: None };
+    const NCHAN: Form = Form { protocol: Protocol::Nchan, deflate: None };
+
+    #[test]
+    fn messages_are_text_unless_they_are_not() {
+        assert_eq!(message_frame(PLAIN, &message(b"text/plain"), b"hi"), b"\x81\x02hi");
+        assert_eq!(message_frame(PLAIN, &message(b""), b""), b"\x81\x00");
+        assert_eq!(message_frame(PLAIN, &message(b""), b"\xff"), b"\x82\x01\xff");
+        let binary = message(b"application/octet-stream");
+        assert_eq!(message_frame(PLAIN, &binary, b"hi"), b"\x82\x02hi");
+        let other = message(b"application/octet-stream; x=y");
+        assert_eq!(message_frame(PLAIN, &other, b"hi"), b"\x81\x02hi");
+    }
+
+    #[test]
+    fn the_meta_protocol_puts_the_id_and_the_type_before_the_body() {
+        let frame = message_frame(NCHAN, &message(b"text/plain"), b"hi");
+        assert_eq!(&frame[2..], b"id: 1700000000:3\ncontent-type: text/plain\n\nhi");
+        let frame = message_frame(NCHAN, &message(b""), b"hi");
+        assert_eq!(&frame[2..], b"id: 1700000000:3\n\nhi");
+        for bad in [&b"a\nid: 9:9"[..], b"a\r", b"\xff"] {
+            let frame = message_frame(NCHAN, &message(bad), b"hi");
+            assert_eq!(&frame[2..], b"id: 1700000000:3\n\nhi");
+        }
+    }
+
+    #[test]
+    fn what_shrinks_is_compressed() {
+        let form = Form { deflate: Some(Deflate { window_bits: 15 }), ..PLAIN };
+        let long = vec![b'a'; 1000];
+        let frame = message_frame(form, &message(b""), &long);
+        assert_eq!(frame[0], 0xc1);
+        assert_eq!(inflate(&frame[2..], 1000).as_deref(), Ok(&long[..]));
+        assert_eq!(message_frame(form, &message(b""), b"short")[0], 0x81);
+        // Each byte once: nothing repeats.
+        let noise: Vec<u8> = (1..=100_u16).map(|n| (n * 37 % 101) as u8).collect();
+        let frame = message_frame(form, &message(b""), &noise);
+        assert_eq!((frame[0], &frame[2..]), (0x81, &noise[..]));
+    }
+}

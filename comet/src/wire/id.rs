@@ -1,0 +1,155 @@
+//! Message ids as streams write them, `time:tag` (e.g. `1700000000:3`), read from `Last-Event-ID` or from an argument.
+//!
+//! [`MessageId`]'s `Display` is the other direction.
+
+use std::str::FromStr;
+
+use crate::message::MessageId;
+
+/// The argument that says what `Last-Event-ID` says, for clients that cannot set a header.
+const ARGUMENT: &[u8] = b"last_event_id";
+
+/// An encoded argument longer than this is no id: every byte of the longest one, encoded, takes 93.
+const MAX_ENCODED_LEN: usize = 128;
+
+/// Reads `time:tag`: two decimal numbers without a sign. Space around it does not count.
+pub fn parse(value: &[u8]) -> Option<MessageId> {
+    let mut numbers = value.trim_ascii().splitn(2, |&byte| byte == b':');
+    let time = number(numbers.next()?)?;
+    let tag = number(numbers.next()?)?;
+    Some(MessageId { time, tag })
+}
+
+/// Reads the id from the first `last_event_id` in a query string, whose value may be percent-encoded.
+pub fn from_query(args: &[u8]) -> Option<MessageId> {
+    let value = args.split(|&byte| byte == b'&').find_map(|argument| {
+        let mut parts = argument.splitn(2, |&byte| byte == b'=');
+        (parts.next()? == ARGUMENT).then(|| parts.next().unwrap_or_default())
+    })?;
+    if value.len() > MAX_ENCODED_LEN {
+        return None;
+    }
+    parse(&decode(value)?)
+}
+
+/// Undoes `application/x-www-form-urlencoded`; `None` if a percent sign is not followed by two hexadecimal digits.
+fn decode(mut value: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(value.len());
+    while let Some((&byte, mut after)) = value.split_first() {
+        decoded.push(match (byte, after) {
+            (b'%', [high, low, rest @ ..]) => {
+                after = rest;
+                hexadecimal(*high)? << 4 | hexadecimal(*low)?
+            }
+            (b'%', _) => return None,
+            (b'+', _) => b' ',
+            _ => byte,
+        });
+        value = after;
+    }
+    Some(decoded)
+}
+
+fn hexadecimal(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16)?.try_into().ok()
+}
+
+/// Reads a decimal number. Unlike `FromStr` it takes no sign.
+fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: MessageId = MessageId { time: 1_700_000_000, tag: 3 };
+
+    #[test]
+    fn an_id_is_a_time_and_a_tag() {
+        assert_eq!(parse(b"1700000000:3"), Some(ID));
+        assert_eq!(parse(b" \t1700000000:3 "), Some(ID));
+        assert_eq!(parse(b"001700000000:0003"), Some(ID));
+        assert_eq!(parse(b"0:0"), Some(MessageId { time: 0, tag: 0 }));
+        assert_eq!(
+            parse(b"18446744073709551615:4294967295"),
+            Some(MessageId { time: u64::MAX, tag: u32::MAX })
+        );
+    }
+
+    #[test]
+    fn what_is_no_id_is_none() {
+        for bad in [
+            &b""[..],
+            b":",
+            b"1",
+            b"1:",
+            b":1",
+            b"+1:1",
+            b"1:+1",
+            b"-1:1",
+            b"1:-1",
+            b"1 :1",
+            b"1: 1",
+            b"1:1:1",
+            b"1:1,2",
+            b"0x1:1",
+            b"1:1\0",
+            b"18446744073709551616:0",
+            b"0:4294967296",
+            b"\xff:1",
+        ] {
+            assert_eq!(parse(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn an_argument_may_be_encoded() {
+        for args in [
+            &b"last_event_id=1700000000:3"[..],
+            b"id=c&last_event_id=1700000000%3A3",
+            b"last_event_id=1700000000%3a3&id=c",
+            b"&&last_event_id=+%31700000000:3%20&",
+            b"xlast_event_id=1:1&last_event_idx=2:2&last_event_id=1700000000:3",
+        ] {
+            assert_eq!(from_query(args), Some(ID), "{}", String::from_utf8_lossy(args));
+        }
+    }
+
+    #[test]
+    fn the_first_argument_counts() {
+        assert_eq!(from_query(b"last_event_id=1700000000:3&last_event_id=1:1"), Some(ID));
+        assert_eq!(from_query(b"last_event_id&last_event_id=1:1"), None);
+        assert_eq!(from_query(b"last_event_id=&last_event_id=1:1"), None);
+        assert_eq!(from_query(b"last_event_id=what&last_event_id=1:1"), None);
+    }
+
+    #[test]
+    fn an_argument_that_is_no_id_is_none() {
+        for bad in [
+            &b""[..],
+            b"id=c",
+            b"Last_Event_Id=1:1",
+            b"last_event_id=1%3",
+            b"last_event_id=1%",
+            b"last_event_id=1%3g1",
+            b"last_event_id=1%+11",
+            b"last_event_id=1:1;x",
+            b"last_event_id=1=1",
+        ] {
+            assert_eq!(from_query(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn an_argument_of_any_length_is_looked_at_and_a_long_one_is_none() {
+        let encoded: String =
+            "18446744073709551615:4294967295".bytes().map(|byte| format!("%{byte:02x}")).collect();
+        assert!(from_query(format!("last_event_id={encoded}").as_bytes()).is_some());
+        let zeros = "0".repeat(MAX_ENCODED_LEN);
+        assert_eq!(from_query(format!("last_event_id={zeros}1:1").as_bytes()), None);
+    }
+}
