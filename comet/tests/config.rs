@@ -3,9 +3,10 @@
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
 use comet::config::{
-    Apply, Args, Concurrency, ConfigError, Contexts, Directive, LocationConf, MainConf, Mechanism,
-    Role, Settings, Warning, DIRECTIVES,
+    Apply, Args, Concurrency, ConfigError, Contexts, Directive, LocationConf, MainConf, Role,
+    Settings, Warning, DIRECTIVES,
 };
+use comet::transport::Transports;
 use proptest::prelude::*;
 
 /// One line of a block.
@@ -58,7 +59,7 @@ fn error(lines: &[Line]) -> String {
 /// A value that every directive with one value takes.
 fn sample(directive: &Directive) -> &'static [&'static str] {
     match directive.name {
-        "push_publisher" | "push_subscriber" => &[],
+        "push_publisher" | "push_subscriber" | "push_pubsub" => &[],
         "push_subscriber_concurrency" => &["last"],
         "push_park" => &["plain"],
         _ if directive.syntax.contains("on | off") => &["on"],
@@ -72,7 +73,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
     let hsl = h.and(sl);
     let expected = [
         ("push_publisher", sl, Args::None),
-        ("push_subscriber", sl, Args::ZeroOrOne),
+        ("push_subscriber", sl, Args::Any),
         ("push_subscriber_concurrency", hsl, Args::One),
         ("push_store_messages", hsl, Args::One),
         ("push_max_reserved_memory", h, Args::One),
@@ -92,6 +93,12 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         ("push_channel_id", hsl.and(Contexts::LOCATION_IF), Args::One),
         ("push_shared_memory_size", h, Args::One),
         ("push_park", hsl, Args::One),
+        ("push_pubsub", sl, Args::Any),
+        ("push_ping_interval", hsl, Args::One),
+        ("push_eventsource_retry", hsl, Args::One),
+        ("push_stream_separator", hsl, Args::One),
+        ("push_websocket_deflate", hsl, Args::One),
+        ("push_websocket_info", hsl, Args::One),
     ];
     for (name, contexts, args) in expected {
         let found = find(name).map(|directive| (directive.contexts, directive.args));
@@ -104,8 +111,8 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
 fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
-    const IN_IF: bool = DIRECTIVES[2].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (20, "push_publisher", true));
+    const IN_IF: bool = DIRECTIVES[3].contexts.contains(Contexts::LOCATION_IF);
+    assert_eq!((COUNT, FIRST, IN_IF), (26, "push_publisher", true));
 }
 
 #[test]
@@ -125,7 +132,7 @@ fn the_table_documents_itself() {
         assert!(doc.ends_with('.') && !doc.contains("  ") && !doc.contains('\n'), "{name}: {doc}");
         assert_eq!(DIRECTIVES.iter().filter(|other| other.name == *name).count(), 1);
         assert_eq!(directive.args == Args::None, syntax == name, "{name}");
-        assert_eq!(directive.args == Args::ZeroOrOne, syntax.contains('['), "{name}");
+        assert_eq!(directive.args == Args::Any, syntax.contains('['), "{name}");
         let for_all = matches!(directive.apply, Apply::Main(_));
         assert_eq!(for_all, directive.contexts == Contexts::HTTP, "{name}");
     }
@@ -138,8 +145,9 @@ fn documented_defaults_are_the_defaults() {
         if ["—", "$push_channel_id"].contains(&directive.default) {
             continue;
         }
-        let said = directive.default.trim_matches('"');
-        let (main, said) = block(&[(name, &[said])]).unwrap_or_else(|error| panic!("{error}"));
+        // As nginx reads a quoted string.
+        let said = directive.default.trim_matches('"').replace("\\n", "\n");
+        let (main, said) = block(&[(name, &[&said])]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(said.settings(), Settings::default(), "{name}");
         assert_eq!(main.zone_size(4096), MainConf::default().zone_size(4096), "{name}");
     }
@@ -175,9 +183,10 @@ fn every_error_names_the_directive_and_what_is_allowed() {
                 assert!(text.contains(&format!("\"{}\"", directive.name)), "{text}");
                 assert!(text.contains("allowed is "), "{text}");
             } else {
-                let is_text = ["push_channel_id", "push_channel_group"].contains(&directive.name);
+                let is_text = ["push_channel_id", "push_channel_group", "push_stream_separator"]
+                    .contains(&directive.name);
                 let takes_it = match directive.args {
-                    Args::None | Args::ZeroOrOne => args.is_empty(),
+                    Args::None | Args::Any => args.is_empty(),
                     Args::One => args.len() == 1 && is_text,
                 };
                 assert!(takes_it, "{} {args:?}", directive.name);
@@ -189,7 +198,12 @@ fn every_error_names_the_directive_and_what_is_allowed() {
 #[test]
 fn bad_values_are_told() {
     for (name, value) in [
-        ("push_subscriber", "websocket"),
+        ("push_subscriber", "webpocket"),
+        ("push_pubsub", "streams"),
+        ("push_ping_interval", "often"),
+        ("push_eventsource_retry", "-1"),
+        ("push_websocket_deflate", "maybe"),
+        ("push_websocket_info", "1"),
         ("push_subscriber", ""),
         ("push_subscriber", "long-polling"),
         ("push_subscriber_concurrency", "none"),
@@ -224,19 +238,30 @@ fn the_publisher_directive_makes_a_publisher() {
 }
 
 #[test]
-fn the_subscriber_directive_takes_the_beginning_of_a_mechanism() {
-    for (args, mechanism) in [
-        (&[][..], Mechanism::LongPoll),
-        (&["long-poll"][..], Mechanism::LongPoll),
-        (&["long"][..], Mechanism::LongPoll),
-        (&["L"][..], Mechanism::LongPoll),
-        (&["interval-poll"][..], Mechanism::IntervalPoll),
-        (&["I"][..], Mechanism::IntervalPoll),
-        (&["Interval"][..], Mechanism::IntervalPoll),
+fn the_subscriber_directive_takes_transports_by_all_their_names() {
+    let stream = Transports::STREAM.and(Transports::JSON_LINES);
+    for (args, transports) in [
+        (&[][..], Transports::DEFAULT),
+        (&["long-poll"][..], Transports::LONG_POLL),
+        (&["long"][..], Transports::LONG_POLL),
+        (&["L"][..], Transports::LONG_POLL),
+        (&["longpoll"][..], Transports::LONG_POLL),
+        (&["interval-poll"][..], Transports::INTERVAL_POLL),
+        (&["I"][..], Transports::INTERVAL_POLL),
+        (&["Interval"][..], Transports::INTERVAL_POLL),
+        (&["poll"][..], Transports::INTERVAL_POLL),
+        (&["intervalpoll"][..], Transports::INTERVAL_POLL),
+        (&["eventsource", "es", "sse", "event-source"][..], Transports::EVENT_SOURCE),
+        (&["websocket"][..], Transports::WEBSOCKET),
+        (&["WebSockets", "ws"][..], Transports::WEBSOCKET),
+        (&["stream"][..], stream),
+        (&["http-raw-stream", "l"][..], stream.and(Transports::LONG_POLL)),
     ] {
-        let conf = location(&[("push_subscriber", args)]);
-        assert_eq!(conf.as_ref().map(|c| c.role), Ok(Some(Role::Subscriber(mechanism))));
-        assert_eq!(conf.map(|c| c.settings().mechanism), Ok(mechanism));
+        for (name, role) in [("push_subscriber", Role::Subscriber), ("push_pubsub", Role::Both)] {
+            let conf = location(&[(name, args)]);
+            assert_eq!(conf.as_ref().map(|c| c.role), Ok(Some(role)));
+            assert_eq!(conf.map(|c| c.settings().transports), Ok(transports), "{args:?}");
+        }
     }
 }
 
@@ -415,7 +440,7 @@ fn an_if_block_has_the_settings_of_the_location_around_it() {
         &[("push_channel_id", &["other"])],
     ]);
     let expected = Settings {
-        mechanism: Mechanism::IntervalPoll,
+        transports: Transports::INTERVAL_POLL,
         group: b"g".to_vec(),
         subscriber_timeout_ms: 5_000,
         ..Settings::default()

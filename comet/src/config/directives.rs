@@ -55,8 +55,8 @@ pub enum Args {
     None,
     /// Exactly one.
     One,
-    /// One that may be left out.
-    ZeroOrOne,
+    /// Any number.
+    Any,
 }
 
 /// Reads a directive's values (its name is not among them) into the configuration of its block.
@@ -87,12 +87,22 @@ pub const DIRECTIVES: &[Directive] = &[
     Directive {
         name: "push_subscriber",
         contexts: SL,
-        args: Args::ZeroOrOne,
-        syntax: "push_subscriber [long-poll | interval-poll]",
+        args: Args::Any,
+        syntax: "push_subscriber [long-poll | interval-poll | eventsource | websocket | stream]…",
         default: "—",
-        doc: "Makes this a subscriber location, where a GET that finds no message waits for the next one (`long-poll`, \
-              also without a value) or is told so at once (`interval-poll`).",
+        doc: "Makes this a subscriber location, which serves what is listed; without a list, a long-poll to a plain \
+              GET, and EventSource, WebSocket and JSON lines to who asks for them.",
         apply: Apply::Location(LocationConf::set_subscriber),
+    },
+    Directive {
+        name: "push_pubsub",
+        contexts: SL,
+        args: Args::Any,
+        syntax: "push_pubsub [long-poll | interval-poll | eventsource | websocket | stream]…",
+        default: "—",
+        doc: "Makes this a publisher and a subscriber location in one: GET subscribes as with `push_subscriber`, the \
+              other methods do what they do with `push_publisher`, and a WebSocket does both.",
+        apply: Apply::Location(LocationConf::set_pubsub),
     },
     Directive {
         name: "push_channel_id",
@@ -219,9 +229,68 @@ pub const DIRECTIVES: &[Directive] = &[
         args: Args::One,
         syntax: "push_subscriber_timeout time",
         default: "0",
-        doc: "Sets how long a subscriber may wait before it gets 304; 0 means for ever.",
+        doc: "Sets how long a subscriber may wait for a message before it gets 304, or before its stream ends; 0 means \
+              for ever.",
         apply: Apply::Location(|conf, args| {
             TIME.set("push_subscriber_timeout", &mut conf.subscriber_timeout_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_ping_interval",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_ping_interval time",
+        default: "30s",
+        doc: "Sets how long an EventSource, WebSocket or JSON lines stream may be silent before its client is pinged; a \
+              WebSocket client that does not answer until the next ping is dropped; 0 means no pings.",
+        apply: Apply::Location(|conf, args| {
+            TIME.set("push_ping_interval", &mut conf.ping_interval_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_eventsource_retry",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_eventsource_retry time",
+        default: "2s",
+        doc: "Tells browsers how long to wait before an EventSource connects again: each client gets a time between half \
+              and one and a half of this; 0 leaves it to the browser.",
+        apply: Apply::Location(|conf, args| {
+            TIME.set("push_eventsource_retry", &mut conf.retry_ms, args)
+        }),
+    },
+    Directive {
+        name: "push_stream_separator",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_stream_separator string",
+        default: "\"\\n\"",
+        doc: "Sets what follows each message in a plain stream.",
+        apply: Apply::Location(|conf, args| {
+            TEXT.set("push_stream_separator", &mut conf.separator, args)
+        }),
+    },
+    Directive {
+        name: "push_websocket_deflate",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_websocket_deflate on | off",
+        default: "on",
+        doc: "With `on`, messages are compressed for WebSocket clients that can read it (permessage-deflate).",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_websocket_deflate", &mut conf.websocket_deflate, args)
+        }),
+    },
+    Directive {
+        name: "push_websocket_info",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_websocket_info on | off",
+        default: "—",
+        doc: "Says whether a message that was published through a WebSocket is answered with the channel info; unless \
+              said, it is so with `push_publisher` and not with `push_pubsub`.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_websocket_info", &mut conf.websocket_info, args)
         }),
     },
     Directive {

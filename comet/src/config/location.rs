@@ -2,6 +2,7 @@
 
 use super::value::{self, Kind};
 use super::{ConfigError, Warning};
+use crate::transport::Transports;
 
 /// What a location serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,17 +10,19 @@ pub enum Role {
     /// `push_publisher`.
     Publisher,
     /// `push_subscriber`.
-    Subscriber(Mechanism),
+    Subscriber,
+    /// `push_pubsub`.
+    Both,
 }
 
-/// How a subscriber without a message is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mechanism {
-    /// It waits.
-    #[default]
-    LongPoll,
-    /// It is told at once, and comes again.
-    IntervalPoll,
+impl Role {
+    fn directive(self) -> &'static str {
+        match self {
+            Role::Publisher => "push_publisher",
+            Role::Subscriber => "push_subscriber",
+            Role::Both => "push_pubsub",
+        }
+    }
 }
 
 /// How a waiting request is kept.
@@ -44,14 +47,22 @@ pub enum Concurrency {
     First,
 }
 
-pub(super) const MECHANISM: Kind<Mechanism> = Kind::new(
+/// One way to serve subscribers, by our name or by one of Nchan's.
+const TRANSPORT: Kind<Transports> = Kind::new(
     |text| {
-        value::choice(
-            text,
-            &[("long-poll", Mechanism::LongPoll), ("interval-poll", Mechanism::IntervalPoll)],
-        )
+        // NHPM's two words may be shortened, as there.
+        let nhpm =
+            [("long-poll", Transports::LONG_POLL), ("interval-poll", Transports::INTERVAL_POLL)];
+        value::choice(text, &nhpm).or_else(|| match text.to_ascii_lowercase().as_slice() {
+            b"longpoll" => Some(Transports::LONG_POLL),
+            b"poll" | b"intervalpoll" => Some(Transports::INTERVAL_POLL),
+            b"eventsource" | b"event-source" | b"es" | b"sse" => Some(Transports::EVENT_SOURCE),
+            b"websocket" | b"websockets" | b"ws" => Some(Transports::WEBSOCKET),
+            b"stream" | b"http-raw-stream" => Some(Transports::STREAM.and(Transports::JSON_LINES)),
+            _ => None,
+        })
     },
-    "\"long-poll\" or \"interval-poll\"",
+    "any of \"long-poll\", \"interval-poll\", \"eventsource\", \"websocket\" and \"stream\"",
 );
 
 pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
@@ -82,9 +93,9 @@ const LENGTH: &str = "push_message_buffer_length";
 pub struct LocationConf {
     /// What this very block serves. Not inherited: a location inside a publisher location is none by itself.
     pub role: Option<Role>,
-    /// How subscribers are answered. Inherited apart from the role, because a request that goes through an `if` block
+    /// How subscribers are served. Inherited apart from the role, because a request that goes through an `if` block
     /// keeps the handler of the location around it and gets the settings of the `if` block.
-    pub mechanism: Option<Mechanism>,
+    pub transports: Option<Transports>,
     /// The text of `push_channel_id`, whose variables are the edge's business.
     pub channel_id: Option<Vec<u8>>,
     /// `push_park`.
@@ -117,13 +128,23 @@ pub struct LocationConf {
     pub max_subscribers: Option<u64>,
     /// `push_ignore_queue_on_no_cache`.
     pub ignore_queue_on_no_cache: Option<bool>,
+    /// `push_ping_interval` in milliseconds.
+    pub ping_interval_ms: Option<u64>,
+    /// `push_eventsource_retry` in milliseconds.
+    pub retry_ms: Option<u64>,
+    /// `push_stream_separator`.
+    pub separator: Option<Vec<u8>>,
+    /// `push_websocket_deflate`.
+    pub websocket_deflate: Option<bool>,
+    /// `push_websocket_info`.
+    pub websocket_info: Option<bool>,
 }
 
 /// What holds for a request: every setting with its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How a subscriber without a message is answered.
-    pub mechanism: Mechanism,
+    /// How subscribers may be served.
+    pub transports: Transports,
     /// How a waiting request is kept.
     pub park: Park,
     /// Who may wait beside others.
@@ -150,13 +171,23 @@ pub struct Settings {
     pub max_subscribers: u64,
     /// Whether a client that says `no-cache` gets only what is published after it came.
     pub ignore_queue_on_no_cache: bool,
+    /// How long a stream may be silent before its client is pinged, in milliseconds; 0 = for ever.
+    pub ping_interval_ms: u64,
+    /// How long an EventSource is to wait before it connects again, on average, in milliseconds; 0 = as it likes.
+    pub retry_ms: u64,
+    /// What follows each message in a plain stream.
+    pub separator: Vec<u8>,
+    /// Whether messages may be compressed for WebSocket clients.
+    pub websocket_deflate: bool,
+    /// Whether a publisher's WebSocket frame is answered with the channel info; what the role says if nobody said.
+    pub websocket_info: Option<bool>,
 }
 
 impl Default for Settings {
-    /// NHPM 0.73's defaults, as its code has them.
+    /// NHPM 0.73's defaults, as its code has them, and ours for what it does not have.
     fn default() -> Self {
         Settings {
-            mechanism: Mechanism::default(),
+            transports: Transports::DEFAULT,
             park: Park::default(),
             concurrency: Concurrency::default(),
             min_messages: 1,
@@ -170,6 +201,11 @@ impl Default for Settings {
             max_id_length: 1024,
             max_subscribers: 0,
             ignore_queue_on_no_cache: false,
+            ping_interval_ms: 30_000,
+            retry_ms: 2_000,
+            separator: b"\n".to_vec(),
+            websocket_deflate: true,
+            websocket_info: None,
         }
     }
 }
@@ -199,7 +235,7 @@ impl LocationConf {
         // Named one by one, so that a new field that is not thought of here does not compile.
         let LocationConf {
             role: _,
-            mechanism,
+            transports,
             channel_id,
             park,
             concurrency,
@@ -216,8 +252,13 @@ impl LocationConf {
             max_id_length,
             max_subscribers,
             ignore_queue_on_no_cache,
+            ping_interval_ms,
+            retry_ms,
+            separator,
+            websocket_deflate,
+            websocket_info,
         } = self;
-        inherit(mechanism, &parent.mechanism);
+        inherit(transports, &parent.transports);
         inherit(channel_id, &parent.channel_id);
         inherit(park, &parent.park);
         inherit(concurrency, &parent.concurrency);
@@ -230,6 +271,11 @@ impl LocationConf {
         inherit(max_id_length, &parent.max_id_length);
         inherit(max_subscribers, &parent.max_subscribers);
         inherit(ignore_queue_on_no_cache, &parent.ignore_queue_on_no_cache);
+        inherit(ping_interval_ms, &parent.ping_interval_ms);
+        inherit(retry_ms, &parent.retry_ms);
+        inherit(separator, &parent.separator);
+        inherit(websocket_deflate, &parent.websocket_deflate);
+        inherit(websocket_info, &parent.websocket_info);
         Ok(warnings)
     }
 
@@ -258,7 +304,7 @@ impl LocationConf {
         let max_messages = max.unwrap_or_else(|| default.max_messages.max(min.unwrap_or(0)));
         let min_messages = min.unwrap_or(default.min_messages).min(max_messages);
         Settings {
-            mechanism: self.mechanism.unwrap_or(default.mechanism),
+            transports: self.transports.unwrap_or(default.transports),
             park: self.park.unwrap_or(default.park),
             concurrency: self.concurrency.unwrap_or(default.concurrency),
             min_messages,
@@ -278,6 +324,11 @@ impl LocationConf {
             ignore_queue_on_no_cache: self
                 .ignore_queue_on_no_cache
                 .unwrap_or(default.ignore_queue_on_no_cache),
+            ping_interval_ms: self.ping_interval_ms.unwrap_or(default.ping_interval_ms),
+            retry_ms: self.retry_ms.unwrap_or(default.retry_ms),
+            separator: self.separator.clone().unwrap_or(default.separator),
+            websocket_deflate: self.websocket_deflate.unwrap_or(default.websocket_deflate),
+            websocket_info: self.websocket_info.or(default.websocket_info),
         }
     }
 
@@ -287,34 +338,41 @@ impl LocationConf {
         if !args.is_empty() {
             return Err(ConfigError::Count { directive, allowed: "no value" });
         }
-        self.set_role(directive, Role::Publisher)
+        self.set_role(Role::Publisher)
     }
 
     /// `push_subscriber`.
     pub(super) fn set_subscriber(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
-        let directive = "push_subscriber";
-        let mechanism = match args {
-            [] => Mechanism::default(),
-            _ => MECHANISM.read(directive, args)?,
+        self.set_served(Role::Subscriber, args)
+    }
+
+    /// `push_pubsub`.
+    pub(super) fn set_pubsub(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        self.set_served(Role::Both, args)
+    }
+
+    fn set_served(&mut self, role: Role, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let transports = match args {
+            [] => Transports::DEFAULT,
+            words => words.iter().try_fold(Transports::NONE, |listed, word| {
+                Ok(listed.and(TRANSPORT.read(role.directive(), &[word])?))
+            })?,
         };
-        self.set_role(directive, Role::Subscriber(mechanism))?;
-        self.mechanism = Some(mechanism);
+        self.set_role(role)?;
+        self.transports = Some(transports);
         Ok(())
     }
 
-    fn set_role(&mut self, directive: &'static str, role: Role) -> Result<(), ConfigError> {
-        let other = match self.role {
-            None => {
-                self.role = Some(role);
-                return Ok(());
-            }
-            Some(Role::Publisher) => "push_publisher",
-            Some(Role::Subscriber(_)) => "push_subscriber",
+    fn set_role(&mut self, role: Role) -> Result<(), ConfigError> {
+        let Some(other) = self.role else {
+            self.role = Some(role);
+            return Ok(());
         };
+        let (directive, other) = (role.directive(), other.directive());
         if directive == other {
             return Err(ConfigError::Duplicate { directive });
         }
-        let allowed = "one of them, for a location serves publishers or subscribers";
+        let allowed = "one of them; \"push_pubsub\" serves publishers and subscribers";
         Err(ConfigError::Conflict { directive, other, allowed })
     }
 
@@ -493,24 +551,24 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_not_inherited_and_mechanisms_are() {
+    fn roles_are_not_inherited_and_transports_are() {
         let mut location = LocationConf::default();
-        assert_eq!(location.set_subscriber(&[b"interval-poll"]), Ok(()));
+        assert_eq!(location.set_subscriber(&[b"interval-poll", b"ws"]), Ok(()));
+        let listed = Transports::INTERVAL_POLL.and(Transports::WEBSOCKET);
         let mut inner = LocationConf::default();
         assert_eq!(inner.merge(&location), Ok(vec![]));
-        assert_eq!(location.role, Some(Role::Subscriber(Mechanism::IntervalPoll)));
-        assert_eq!(inner.role, None);
-        assert_eq!(inner.settings().mechanism, Mechanism::IntervalPoll);
+        assert_eq!((location.role, inner.role), (Some(Role::Subscriber), None));
+        assert_eq!(inner.settings().transports, listed);
     }
 
     #[test]
-    fn a_subscriber_location_inside_another_has_its_own_mechanism() {
+    fn a_subscriber_location_inside_another_has_its_own_transports() {
         let mut outer = LocationConf::default();
         let mut inner = LocationConf::default();
         assert_eq!(outer.set_subscriber(&[b"i"]), Ok(()));
         assert_eq!(inner.set_subscriber(&[]), Ok(()));
         assert_eq!(inner.merge(&outer), Ok(vec![]));
-        assert_eq!(inner.settings().mechanism, Mechanism::LongPoll);
+        assert_eq!(inner.settings().transports, Transports::DEFAULT);
     }
 
     #[test]
@@ -527,6 +585,11 @@ mod tests {
             max_id_length: Some(4),
             max_subscribers: Some(5),
             ignore_queue_on_no_cache: Some(true),
+            ping_interval_ms: Some(6),
+            retry_ms: Some(7),
+            separator: Some(b"s".to_vec()),
+            websocket_deflate: Some(true),
+            websocket_info: Some(true),
             ..LocationConf::default()
         };
         let mut child = LocationConf::default();
@@ -545,6 +608,11 @@ mod tests {
             max_id_length: Some(0),
             max_subscribers: Some(0),
             ignore_queue_on_no_cache: Some(false),
+            ping_interval_ms: Some(0),
+            retry_ms: Some(0),
+            separator: Some(Vec::new()),
+            websocket_deflate: Some(false),
+            websocket_info: Some(false),
             ..LocationConf::default()
         };
         let mut child = own.clone();
@@ -555,7 +623,7 @@ mod tests {
     #[test]
     fn settings_are_what_was_said() {
         let conf = LocationConf {
-            mechanism: Some(Mechanism::IntervalPoll),
+            transports: Some(Transports::INTERVAL_POLL),
             park: Some(Park::Plain),
             concurrency: Some(Concurrency::First),
             min_messages: Some(2),
@@ -569,12 +637,17 @@ mod tests {
             max_id_length: Some(7),
             max_subscribers: Some(8),
             ignore_queue_on_no_cache: Some(true),
+            ping_interval_ms: Some(6),
+            retry_ms: Some(7),
+            separator: Some(b"s".to_vec()),
+            websocket_deflate: Some(true),
+            websocket_info: Some(true),
             ..LocationConf::default()
         };
         assert_eq!(
             conf.settings(),
             Settings {
-                mechanism: Mechanism::IntervalPoll,
+                transports: Transports::INTERVAL_POLL,
                 park: Park::Plain,
                 concurrency: Concurrency::First,
                 min_messages: 2,
@@ -588,6 +661,11 @@ mod tests {
                 max_id_length: 7,
                 max_subscribers: 8,
                 ignore_queue_on_no_cache: true,
+                ping_interval_ms: 6,
+                retry_ms: 7,
+                separator: b"s".to_vec(),
+                websocket_deflate: true,
+                websocket_info: Some(true),
             }
         );
     }
