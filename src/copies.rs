@@ -1,17 +1,22 @@
 //! A worker's own copies of messages, made once and shared by all subscribers that it serves (invariant I4).
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
 
 use comet::message::{Body, Cursor, Message};
+use comet::wire::chunk::Chunk;
 use lru::LruCache;
 
+use crate::formats::FormatId;
 use crate::spool;
 
 /// Copies kept at most.
 const MAX_COPIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Bytes in kept copies at most, but for the newest one. What requests still send is not counted.
+/// Bytes in kept copies at most, rendered ones included, but for the newest one. What requests still send is not counted.
 const MAX_BYTES: usize = 8 << 20;
 
 /// A message outside the zone.
@@ -21,6 +26,8 @@ pub struct Copied {
     pub message: Message,
     /// Its file, if its body is in one and was there when the copy was made.
     pub file: Option<File>,
+    /// What was rendered of it for streams.
+    frames: RefCell<Vec<(FormatId, Rc<Chunk>)>>,
 }
 
 impl Copied {
@@ -30,12 +37,40 @@ impl Copied {
             Body::Bytes(_) => None,
             Body::File { path, .. } => spool::open(path),
         };
-        Copied { message, file }
+        Copied { message, file, frames: RefCell::default() }
     }
 
     /// Whether the message can be sent: its file may have gone between the look into the log and the opening.
     pub fn is_complete(&self) -> bool {
         self.file.is_some() || matches!(self.message.body, Body::Bytes(_))
+    }
+
+    /// The body, read from its file if it is in one: streams render it as a whole. Nothing if it cannot be read.
+    pub fn read_body(&self) -> Option<Cow<'_, [u8]>> {
+        match &self.message.body {
+            Body::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            Body::File { len, .. } => {
+                let mut bytes = vec![0; usize::try_from(*len).ok()?];
+                self.file.as_ref()?.read_exact_at(&mut bytes, 0).ok()?;
+                Some(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// The message's frames in a format, made now if there are none.
+    pub fn frames(
+        &self,
+        format: FormatId,
+        make: impl FnOnce() -> Option<Rc<Chunk>>,
+    ) -> Option<Rc<Chunk>> {
+        let known =
+            self.frames.borrow().iter().find(|(id, _)| *id == format).map(|(_, f)| f.clone());
+        if known.is_some() {
+            return known;
+        }
+        let frames = make()?;
+        self.frames.borrow_mut().push((format, Rc::clone(&frames)));
+        Some(frames)
     }
 }
 
@@ -72,7 +107,8 @@ impl Kept {
     /// Bytes that are kept.
     fn len(&self) -> usize {
         match self {
-            Kept::Copy(copied) => copied.message.body.len() as usize,
+            // Streams render it at about the same size.
+            Kept::Copy(copied) => 2 * copied.message.body.len() as usize,
             Kept::InUse(_) => 0,
         }
     }

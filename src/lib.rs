@@ -43,9 +43,13 @@
 //! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once.
 mod channel;
 mod copies;
+mod formats;
 mod nginx;
 mod prepared;
+mod press;
 mod publisher;
 mod spool;
+mod stream;
 mod subscriber;
+mod talk;
 mod worker;

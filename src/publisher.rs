@@ -4,17 +4,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use comet::channel_id::ChannelId;
+use comet::config::Settings;
 use comet::publisher::{self as replies, Action, PublishError};
 use comet::zone::{Content, Publication, Published};
 
 use crate::channel;
 use crate::nginx::log::Level;
 use crate::nginx::request::{Request, RequestBody, Status};
+use crate::stream::{self, Role};
 use crate::{spool, worker};
+
+/// The headers that name the kind of event that a message is: ours, and Nchan's.
+const EVENT: [&str; 2] = ["Push-Event", "X-EventSource-Event"];
 
 /// Serves a request to a publisher location.
 pub fn handle(request: &Request) -> Status {
     let action = replies::action(request.method());
+    // A message without a body to wait for: no old client sends such a request.
+    if action == Action::Info && stream::is_handshake(request) {
+        request.discard_body();
+        return stream::open_websocket(request, Role::Publisher);
+    }
     if action != Action::Publish {
         request.discard_body();
     }
@@ -93,15 +103,28 @@ fn append(
     id: &ChannelId,
     content: Content<'_>,
 ) -> Option<Result<Published, PublishError>> {
-    let settings = request.settings();
-    worker::publish(&Publication {
-        id: id.as_bytes(),
-        content_type: request.header("Content-Type").unwrap_or_default(),
+    let event = EVENT.iter().find_map(|name| request.header(name)).unwrap_or_default();
+    let content_type = request.header("Content-Type").unwrap_or_default();
+    worker::publish(&publication(request.settings(), id.as_bytes(), content_type, event, content))
+}
+
+/// A message as a location publishes it.
+pub fn publication<'a>(
+    settings: &Settings,
+    id: &'a [u8],
+    content_type: &'a [u8],
+    event: &'a [u8],
+    content: Content<'a>,
+) -> Publication<'a> {
+    Publication {
+        id,
+        content_type,
+        event,
         content,
         max_messages: channel::saturate(settings.max_messages),
         min_messages: channel::saturate(settings.min_messages),
         message_timeout: settings.message_timeout_ms,
         channel_timeout: channel::saturate(settings.channel_timeout_ms / 1000),
         delete_when_received: settings.delete_oldest_received,
-    })
+    }
 }

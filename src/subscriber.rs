@@ -1,30 +1,30 @@
-//! The subscriber location's content handler.
+//! The content handler of subscriber locations, and of those that are publisher locations too.
 
-use comet::config::Mechanism;
+use comet::channel_id::ChannelId;
 use comet::message::Position;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Action, Refusal};
+use comet::transport::{self, Asked, Transport};
 use comet::wire::http;
 use comet::zone::Subscription;
 
-use crate::channel;
 use crate::nginx::request::{Request, Status};
 use crate::nginx::{parking, process};
+use crate::stream::{self, Role};
 use crate::worker::{self, Served};
+use crate::{channel, publisher};
 
 const SINCE: &str = "If-Modified-Since";
 const TAG: &str = "If-None-Match";
+const LAST_ID: &str = "Last-Event-ID";
 
 /// Serves a request to a subscriber location.
 pub fn handle(request: &Request) -> Status {
     let action = replies::action(request.method());
-    if action == Action::Subscribe && request.has_body() {
-        return request.subscribe_after_body();
+    if action == Action::Subscribe {
+        return subscribe_when_read(request);
     }
     request.discard_body();
-    if action == Action::Subscribe {
-        return subscribe(request);
-    }
     match (channel::id_of(request), action) {
         (None, _) => request.reply(replies::no_channel_id()),
         (_, Action::Preflight) => request.reply(replies::preflight()),
@@ -32,27 +32,51 @@ pub fn handle(request: &Request) -> Status {
     }
 }
 
-/// Serves a subscriber: with a message, now or later.
+/// Serves a request to a location that is a publisher location as well.
+pub fn handle_both(request: &Request) -> Status {
+    match request.method() {
+        b"GET" => subscribe_when_read(request),
+        b"OPTIONS" => {
+            request.discard_body();
+            request.reply(replies::preflight_of_both())
+        }
+        _ => publisher::handle(request),
+    }
+}
+
+fn subscribe_when_read(request: &Request) -> Status {
+    if request.has_body() {
+        return request.subscribe_after_body();
+    }
+    request.discard_body();
+    subscribe(request)
+}
+
+/// Serves a subscriber by the transport that it asks for.
 pub fn subscribe(request: &Request) -> Status {
+    let asked = Asked {
+        handshake: stream::is_handshake(request),
+        accept: request.headers("Accept").collect(),
+    };
+    let role = if request.is_pubsub() { Role::Both } else { Role::Subscriber };
+    match transport::choose(request.settings().transports, &asked) {
+        Ok(Transport::LongPoll) => poll(request, true),
+        Ok(Transport::IntervalPoll) => poll(request, false),
+        Ok(transport) => stream::open(request, transport, role),
+        Err(unserved) => request.reply(unserved.reply()),
+    }
+}
+
+/// Serves a poll: with a message, now or, if it may be held, later.
+fn poll(request: &Request, hold: bool) -> Status {
     let settings = request.settings();
     let Some(id) = channel::id_of(request) else {
         return request.reply(replies::no_channel_id());
     };
-    let hold = settings.mechanism == Mechanism::LongPoll;
-    let position = position(request, hold);
     if hold && process::is_exiting() {
         return send_away(request);
     }
-    let subscription = Subscription {
-        id: id.as_bytes(),
-        position,
-        hold: None,
-        authorized_only: settings.authorized_only,
-        max_subscribers: channel::saturate(settings.max_subscribers),
-        concurrency: settings.concurrency,
-        channel_timeout: channel::saturate(settings.channel_timeout_ms / 1000),
-    };
-    match worker::subscribe(subscription, hold) {
+    match worker::subscribe(subscription(request, &id, hold), hold) {
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
         Some(Err(Refusal::Closing)) => send_away(request),
@@ -75,16 +99,36 @@ pub fn subscribe(request: &Request) -> Status {
     }
 }
 
+/// What a subscriber asks for. `hold` says whether it can wait.
+pub fn subscription<'a>(request: &Request, id: &'a ChannelId, hold: bool) -> Subscription<'a> {
+    let settings = request.settings();
+    Subscription {
+        id: id.as_bytes(),
+        position: position(request, hold),
+        hold: None,
+        authorized_only: settings.authorized_only,
+        max_subscribers: channel::saturate(settings.max_subscribers),
+        concurrency: settings.concurrency,
+        channel_timeout: channel::saturate(settings.channel_timeout_ms / 1000),
+    }
+}
+
 /// Has the client come back with the position that it came with, to another worker if this one leaves.
 pub fn send_away(request: &Request) -> Status {
     request.close_afterwards();
     request.reply(replies::released(position(request, true)))
 }
 
-/// Where the subscriber wants to begin. `push_ignore_queue_on_no_cache` is for those who can wait.
+/// Where the subscriber wants to begin. `push_ignore_queue_on_no_cache` is for those who can wait and name no message:
+/// browsers send `no-cache` with every EventSource, also when it goes on after a message.
 fn position(request: &Request, hold: bool) -> Position {
+    let settings = request.settings();
+    let named = http::position_of(request.header(LAST_ID), request.args(), None, None);
+    if named != Position::Oldest {
+        return named;
+    }
     let fresh = hold
-        && request.settings().ignore_queue_on_no_cache
+        && settings.ignore_queue_on_no_cache
         && http::wants_fresh(request.headers("Cache-Control"), request.headers("Pragma"));
     if fresh {
         return Position::Newest;

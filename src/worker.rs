@@ -3,6 +3,10 @@
 //! Everything that others do reaches a worker as a hint ("this channel moved"), through its eventfd or, should that be lost,
 //! with its next tick. It then looks into the log on behalf of all who wait on the channel, a slice at a time: under one
 //! lock it decides for the whole slice, and takes those that will be answered off the books; then it answers them.
+//!
+//! Streams stay on the books, with the place in the log that they have come to. What a slice's streams get is copied out
+//! of the zone once, rendered once for each format, and then sent. A client whose connection is full gets nothing until
+//! it can take something again; then the worker looks into the log for it alone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,29 +14,42 @@ use std::rc::Rc;
 use comet::clock::Now;
 use comet::hub::{Hub, Key, Slice, Waiter};
 use comet::message::{Cursor, Missed};
+use comet::outbox::Sent;
 use comet::publisher::PublishError;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Refusal};
+use comet::transport::{End, Format, Framing};
+use comet::wire::chunk::Chunk;
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    self, ChannelRef, News, Publication, Published, SlotRef, Subscribed, Subscription, Zone,
+    self, ChannelRef, Followed, News, Publication, Published, SlotRef, Subscribed, Subscription,
+    Zone,
 };
 
 use crate::copies::{Copied, Copies};
+use crate::formats::{FormatId, Formats};
 use crate::nginx::clock::now;
 use crate::nginx::log::{self, Level};
-use crate::nginx::parking::{self, Answer, Parked};
+use crate::nginx::parking::{self, Answer, Ending, Parked};
 use crate::nginx::process;
 use crate::nginx::timer::Timer;
 use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
+use crate::press::{Look, Press, Printed};
+use crate::stream::RETRY_SPREAD;
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
 /// who ask again at once do not queue up behind those who wait.
 const SLICE: usize = 256;
 /// Milliseconds between two ticks: how late a lost hint, an expired message or a dead worker is noticed at most.
 const TICK: u64 = 1_000;
+/// Messages that a stream gets at once, and their bytes: what is rendered together.
+const BATCH: usize = 32;
+const BATCH_BYTES: u64 = 64 << 10;
+/// At a shutdown, streams end in so many steps, of so many milliseconds: not all clients are to come back at once.
+const RELEASE_STEPS: usize = 50;
+const RELEASE_STEP: u64 = 20;
 
 thread_local! {
     /// nginx's worker is one thread. The worker is never borrowed while requests are being answered: ending a request may
@@ -44,8 +61,10 @@ struct Worker {
     zone: SharedZone,
     /// Nothing if the zone had no room for it; the tick tries again.
     slot: Option<SlotRef>,
-    hub: Hub<Parked>,
+    hub: Hub<Seat>,
     copies: Copies,
+    formats: Formats,
+    press: Press,
     /// Messages to be removed once all of this worker's subscribers have been looked at.
     received: Vec<(ChannelRef, Cursor)>,
     tick: Timer,
@@ -55,6 +74,65 @@ struct Worker {
     work: Timer,
     /// When `deadline` fires, in milliseconds.
     armed: Option<u64>,
+    /// Streams to be ended at a shutdown, a few at a time.
+    leaving: Vec<Key>,
+    /// For that. It keeps the process alive.
+    release: Timer,
+}
+
+/// Who waits.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    parked: Parked,
+    /// For a stream; a poll has none.
+    flow: Option<Flow>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    format: FormatId,
+    /// It can take nothing at the moment.
+    blocked: bool,
+}
+
+/// When something is to be done about a stream although there is no message. In milliseconds; 0 for never.
+#[derive(Clone, Copy, Debug)]
+struct Rhythm {
+    /// After so much silence it is pinged.
+    ping: u64,
+    /// After so much silence it ends.
+    timeout: u64,
+}
+
+impl Rhythm {
+    fn new(parked: Parked, format: &Format) -> Self {
+        let settings = parked.settings();
+        let can_ping = format.ping().is_some();
+        let ping = if can_ping { settings.ping_interval_ms } else { 0 };
+        Rhythm { ping, timeout: settings.subscriber_timeout_ms }
+    }
+
+    /// When something is to be done about a stream that has been silent since `since`, and was pinged at `pinged` or never.
+    fn deadline(&self, since: u64, pinged: u64) -> u64 {
+        let after = |delay: u64, begin: u64| match delay {
+            0 => u64::MAX,
+            delay => begin.saturating_add(delay),
+        };
+        after(self.ping, pinged.max(since)).min(after(self.timeout, since))
+    }
+}
+
+/// What somebody gets.
+#[derive(Clone, Debug)]
+enum Delivery {
+    /// A poll's answer. It is off the books.
+    Answer(Answer),
+    /// A stream's messages.
+    Messages(Rc<Look>),
+    /// A stream's ping.
+    Ping,
+    /// The end of a stream. It is off the books.
+    End(End),
 }
 
 /// What a subscriber gets at once.
@@ -88,6 +166,10 @@ pub fn start(zone: SharedZone) {
         deadline: Timer::new(time_is_over),
         work: Timer::new(serve),
         armed: None,
+        formats: Formats::default(),
+        press: Press::default(),
+        leaving: Vec::new(),
+        release: Timer::holding(release),
     };
     parking::start();
     worker.join(now());
@@ -170,11 +252,74 @@ pub fn wait(place: Place, parked: Parked, timeout: u64) {
     let Place { channel, cursor, reign } = place;
     let deadline = if timeout == 0 { u64::MAX } else { now.mono.saturating_add(timeout) };
     with(|worker| {
-        let waiter = Waiter { channel, seq: cursor.seq, reign, deadline, connection: parked };
+        let connection = Seat { parked, flow: None };
+        let waiter =
+            Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
         let key = worker.hub.add(waiter);
         parked.set_key(key);
         worker.arm(now);
     });
+}
+
+/// Gives a subscriber that stays a place, which the zone counts, and tells what it has missed before its first message.
+/// It must be taken ([`stay`]) or given up ([`give_up`]) at once.
+pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), Refusal>> {
+    let now = now();
+    with(|worker| {
+        let Some(slot) = worker.slot else { return Some(Err(Refusal::NoSpace)) };
+        let subscription = Subscription { hold: Some(slot), ..subscription };
+        let followed = worker.zone.with(now, |zone| zone.follow(&subscription, now))?;
+        Some(followed.map(|Followed { channel, cursor, reign, missed }| {
+            (Place { channel, cursor, reign }, missed)
+        }))
+    })?
+}
+
+/// Puts a stream on the books; it can take nothing before [`can_take`]. Without a place, its client only publishes.
+pub fn stay(place: Option<Place>, parked: Parked, format: Format) {
+    let now = now();
+    let channel = ChannelRef::NOWHERE;
+    let nowhere = Place { channel, cursor: Cursor { life: channel.life, seq: 0 }, reign: 0 };
+    let Place { channel, cursor, reign } = place.unwrap_or(nowhere);
+    with(|worker| {
+        let deadline = Rhythm::new(parked, &format).deadline(now.mono, 0);
+        let flow = Flow { format: worker.formats.id_of(format), blocked: true };
+        let waiter = Waiter {
+            channel,
+            seq: cursor.seq,
+            since: now.mono,
+            reign,
+            deadline,
+            connection: Seat { parked, flow: Some(flow) },
+        };
+        let key = worker.hub.add(waiter);
+        parked.set_key(key);
+        worker.arm(now);
+    });
+}
+
+/// A stream's connection can take messages.
+pub fn can_take(key: Key) {
+    with(|worker| {
+        let Some(seat) = worker.hub.connection_mut(key) else { return };
+        let Some(flow) = &mut seat.flow else { return };
+        if std::mem::replace(&mut flow.blocked, false) {
+            worker.hub.fell_behind(key);
+            worker.work.post();
+        }
+    });
+}
+
+/// Takes a stream off the books, because it will end otherwise.
+pub fn dismiss(key: Key) {
+    gone(key);
+}
+
+/// A random number of at most `max`.
+pub fn random_below(max: u64) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    random % max.saturating_add(1).max(1)
 }
 
 /// Gives up a place that could not be used.
@@ -222,54 +367,143 @@ fn tick() {
 /// Serves a slice of those who have something to get.
 fn serve() {
     let now = now();
-    let answers = with(|worker| {
-        let answers = worker.serve_slice(now);
+    let deliveries = with(|worker| {
+        let deliveries = worker.serve_slice(now);
         worker.remove_received(now);
         if worker.hub.has_work() {
             worker.work.post();
+        } else {
+            worker.press.clear();
         }
-        answers
+        deliveries
     });
-    for (parked, answer) in answers.into_iter().flatten() {
-        parked.answer(answer);
+    deliver(deliveries.unwrap_or_default());
+}
+
+/// Sends what was decided.
+fn deliver(deliveries: Vec<(Key, Seat, Delivery)>) {
+    for (key, seat, delivery) in deliveries {
+        match (delivery, seat.flow) {
+            (Delivery::Answer(answer), _) => seat.parked.answer(answer),
+            (Delivery::Messages(look), Some(flow)) => {
+                let Some(printed) = with(|worker| worker.print(key, seat, &look, flow)).flatten()
+                else {
+                    continue;
+                };
+                let is_there = match &printed.frames {
+                    Some(frames) => send(key, seat, frames),
+                    None => true,
+                };
+                if let (true, Some(missed)) = (is_there, printed.cut) {
+                    dismiss(key);
+                    end(seat, flow, End::Missed(missed));
+                }
+            }
+            (Delivery::Ping, Some(flow)) => ping(key, seat, flow),
+            (Delivery::End(reason), Some(flow)) => end(seat, flow, reason),
+            (_, None) => {}
+        }
     }
 }
 
-/// Sends those away whose time is over.
+/// Sends frames to a stream; tells whether it is still there.
+fn send(key: Key, seat: Seat, frames: &Rc<Chunk>) -> bool {
+    match seat.parked.send(frames) {
+        Sent::All => true,
+        Sent::Partly => {
+            with(|worker| worker.block(key));
+            true
+        }
+        Sent::Broken => false,
+    }
+}
+
+/// Asks a silent client for a sign of life, or drops it if it has not answered the last time.
+fn ping(key: Key, seat: Seat, flow: Flow) {
+    if let Some(mut talk) = seat.parked.take_talk() {
+        let is_alive = talk.ask();
+        seat.parked.put_talk(talk);
+        if !is_alive {
+            return seat.parked.lose();
+        }
+    }
+    // With something on its way, the connection is being tested already.
+    if flow.blocked {
+        return;
+    }
+    if let Some(frames) = with(|worker| worker.press.ping(&worker.formats, flow.format)).flatten() {
+        send(key, seat, &frames);
+    }
+}
+
+/// Ends a stream that is off the books.
+fn end(seat: Seat, flow: Flow, reason: End) {
+    let Some(format) = with(|worker| worker.formats.get(flow.format)).flatten() else { return };
+    let ending = match reason {
+        _ if format.is_websocket() => Ending::Closing,
+        End::Missed(_) => Ending::Cut,
+        _ => Ending::Complete,
+    };
+    if let Some(mut talk) = seat.parked.take_talk() {
+        talk.close();
+        seat.parked.put_talk(talk);
+    }
+    seat.parked.end(&format.end(reason), ending);
+}
+
+/// Does what is to be done about those who have got nothing for so long.
 fn time_is_over() {
     let now = now();
-    let parked = with(|worker| {
+    let deliveries = with(|worker| {
         worker.armed = None;
         let keys = worker.hub.overdue(now.mono, SLICE);
-        let parked = worker.take_off(&keys, now);
+        let deliveries = keys.into_iter().filter_map(|key| worker.look_after(key, now)).collect();
         worker.arm(now);
-        parked
+        deliveries
     });
-    let reply = without_message(replies::timed_out());
-    for waiter in parked.into_iter().flatten() {
-        waiter.connection.answer(reply.clone());
-    }
+    deliver(deliveries.unwrap_or_default());
 }
 
 /// Sends everybody away at the beginning of a graceful shutdown, with their position, so that they come back to another
-/// worker and go on there.
+/// worker and go on there: polls at once, streams over a second.
 fn release_all() {
     let now = now();
-    let parked = with(|worker| {
+    let polls = with(|worker| {
         // Who has a message waiting gets it with the next poll.
-        let keys = worker.hub.keys();
-        let parked = worker.take_off(&keys, now);
-        worker.part(now);
-        worker.slot = None;
-        parked
+        let (streams, polls): (Vec<_>, Vec<_>) = worker.hub.keys().into_iter().partition(|key| {
+            worker.hub.get(*key).is_some_and(|waiter| waiter.connection.flow.is_some())
+        });
+        worker.leaving = streams;
+        worker.take_off(&polls, now)
     });
-    for waiter in parked.into_iter().flatten() {
-        waiter.connection.answer(Answer::SentAway);
+    for (_, waiter) in polls.into_iter().flatten() {
+        waiter.connection.parked.answer(Answer::SentAway);
     }
+    release();
 }
 
-/// A subscriber that is off the books, and what it is to be told.
-type Answered = (Parked, Answer);
+/// Ends some of the streams at a shutdown.
+fn release() {
+    let now = now();
+    let streams = with(|worker| {
+        let count = (worker.hub.len() / RELEASE_STEPS).max(16).min(worker.leaving.len());
+        let keys: Vec<_> = worker.leaving.drain(..count).collect();
+        if !worker.leaving.is_empty() {
+            worker.release.set(RELEASE_STEP);
+        }
+        let streams = worker.take_off(&keys, now);
+        if worker.leaving.is_empty() {
+            worker.part(now);
+            worker.slot = None;
+        }
+        streams
+    });
+    let end = |(key, waiter): (Key, Waiter<Seat>)| {
+        let reason = End::Shutdown { retry: random_below(RETRY_SPREAD) };
+        (key, waiter.connection, Delivery::End(reason))
+    };
+    deliver(streams.into_iter().flatten().map(end).collect());
+}
 
 impl Worker {
     fn join(&mut self, now: Now) {
@@ -328,27 +562,63 @@ impl Worker {
     }
 
     /// Decides for the next slice, and takes those that will be answered off the books.
-    fn serve_slice(&mut self, now: Now) -> Vec<Answered> {
+    fn serve_slice(&mut self, now: Now) -> Vec<(Key, Seat, Delivery)> {
         let Some((slice, slot)) = self.hub.next_slice(SLICE).zip(self.slot) else {
             return Vec::new();
         };
         let Worker { zone, hub, copies, received, .. } = self;
-        let answers = zone.with(now, |zone| {
+        let deliveries = zone.with(now, |zone| {
             // Whatever is published from here on comes with a new hint.
             zone.look(slice.channel, slot);
-            let answers = decide(zone, hub, copies, received, &slice, now);
-            zone.leave(slice.channel, slot, answers.len() as u32, now);
-            answers
+            let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
+            zone.leave(slice.channel, slot, left, now);
+            deliveries
         });
-        answers.unwrap_or_default()
+        deliveries.unwrap_or_default()
+    }
+
+    /// What a stream gets, if it is still there: rendered now, or when another one got the same.
+    fn print(&mut self, key: Key, seat: Seat, look: &Rc<Look>, flow: Flow) -> Option<Printed> {
+        let Worker { hub, press, formats, .. } = self;
+        let is_there = hub.get(key).is_some_and(|waiter| waiter.connection.parked == seat.parked);
+        is_there.then(|| press.print(formats, look, flow.format))
+    }
+
+    /// Notes that a stream can take nothing at the moment.
+    fn block(&mut self, key: Key) {
+        if let Some(flow) = self.hub.connection_mut(key).and_then(|seat| seat.flow.as_mut()) {
+            flow.blocked = true;
+        }
+    }
+
+    /// Decides what to do about somebody who has got nothing for so long.
+    fn look_after(&mut self, key: Key, now: Now) -> Option<(Key, Seat, Delivery)> {
+        let waiter = *self.hub.get(key)?;
+        let seat = waiter.connection;
+        let Some(flow) = seat.flow else {
+            self.take_off(&[key], now);
+            return Some((key, seat, Delivery::Answer(without_message(replies::timed_out()))));
+        };
+        let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?);
+        let silent = now.mono.saturating_sub(waiter.since);
+        if rhythm.timeout > 0 && silent >= rhythm.timeout {
+            self.take_off(&[key], now);
+            return Some((key, seat, Delivery::End(End::TimedOut)));
+        }
+        // Otherwise it has got something since the time was set.
+        let is_silent = rhythm.ping > 0 && silent >= rhythm.ping;
+        let pinged = if is_silent { now.mono } else { 0 };
+        self.hub.set_deadline(key, rhythm.deadline(waiter.since, pinged));
+        is_silent.then_some((key, seat, Delivery::Ping))
     }
 
     /// Takes subscribers off the books.
-    fn take_off(&mut self, keys: &[Key], now: Now) -> Vec<Waiter<Parked>> {
-        let waiters: Vec<_> = keys.iter().filter_map(|key| self.hub.remove(*key)).collect();
+    fn take_off(&mut self, keys: &[Key], now: Now) -> Vec<(Key, Waiter<Seat>)> {
+        let waiters: Vec<_> =
+            keys.iter().filter_map(|key| Some((*key, self.hub.remove(*key)?))).collect();
         if let Some(slot) = self.slot {
             self.zone.with(now, |zone| {
-                waiters.iter().for_each(|waiter| zone.leave(waiter.channel, slot, 1, now));
+                waiters.iter().for_each(|(_, waiter)| zone.leave(waiter.channel, slot, 1, now));
             });
         }
         waiters
@@ -379,48 +649,132 @@ impl Worker {
     }
 }
 
+/// What those at the same place in the log get.
+#[derive(Clone)]
+enum Outlook {
+    /// Nothing yet.
+    Nothing,
+    /// A poll's answer.
+    Answer(Answer),
+    /// A stream's messages, and whether there are more.
+    Messages(Rc<Look>, bool),
+    /// The end of a stream.
+    End(End),
+}
+
+/// Decides what a slice's subscribers get. Also tells how many of them leave.
 fn decide(
     zone: &Zone<'_>,
-    hub: &mut Hub<Parked>,
+    hub: &mut Hub<Seat>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     slice: &Slice,
     now: Now,
-) -> Vec<Answered> {
-    let mut answers = Vec::with_capacity(slice.keys.len());
-    // Nearly all get the same message: its reply is made once.
-    let mut last: Option<(Cursor, Missed, Answer)> = None;
+) -> (Vec<(Key, Seat, Delivery)>, u32) {
+    let mut deliveries = Vec::with_capacity(slice.keys.len());
+    let mut left = 0;
+    // Nearly all are at the same place: the log is asked once for all of them.
+    let mut last: Option<((u64, u32, bool), Outlook)> = None;
     for key in &slice.keys {
-        let Some(waiter) = hub.get(*key) else { continue };
-        let answer = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
-            zone::Answer::UpToDate => {
-                hub.defer(*key);
+        let Some(waiter) = hub.get(*key).copied() else { continue };
+        let seat = waiter.connection;
+        let stays = seat.flow.is_some();
+        if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
+            continue;
+        }
+        let place = (waiter.seq, waiter.reign, stays);
+        let outlook = match &last {
+            Some((known, outlook)) if *known == place => outlook.clone(),
+            _ => {
+                let outlook = if stays {
+                    read_on(zone, copies, received, &waiter, now)
+                } else {
+                    answer(zone, copies, received, &waiter, now)
+                };
+                last = Some((place, outlook.clone()));
+                outlook
+            }
+        };
+        let delivery = match outlook {
+            Outlook::Nothing => continue,
+            Outlook::Messages(look, more) => {
+                hub.advance(*key, look.seq, now.mono);
+                if more {
+                    hub.fell_behind(*key);
+                }
+                deliveries.push((*key, seat, Delivery::Messages(look)));
                 continue;
             }
-            zone::Answer::Message(next) => match &last {
-                Some((cursor, missed, answer))
-                    if (*cursor, *missed) == (next.cursor, next.missed) =>
-                {
-                    answer.clone()
-                }
-                _ => {
-                    let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
-                    received.extend(to_be_received(waiter.channel, &copied));
-                    let answer =
-                        prepare(copied, next.missed).map_or(Answer::SentAway, Answer::Reply);
-                    last = Some((next.cursor, next.missed, answer.clone()));
-                    answer
-                }
-            },
-            zone::Answer::Conflict => without_message(replies::conflict()),
-            zone::Answer::Gone => without_message(replies::gone()),
+            Outlook::Answer(answer) => Delivery::Answer(answer),
+            Outlook::End(end) => Delivery::End(end),
         };
-        if let Some(waiter) = hub.remove(*key) {
-            answers.push((waiter.connection, answer));
-        }
+        hub.remove(*key);
+        left += 1;
+        deliveries.push((*key, seat, delivery));
     }
+    hub.pass(slice);
     received.dedup();
-    answers
+    (deliveries, left)
+}
+
+/// What a poll gets.
+fn answer(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    waiter: &Waiter<Seat>,
+    now: Now,
+) -> Outlook {
+    Outlook::Answer(match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
+        zone::Answer::UpToDate => return Outlook::Nothing,
+        zone::Answer::Message(next) => {
+            let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
+            received.extend(to_be_received(waiter.channel, &copied));
+            prepare(copied, next.missed).map_or(Answer::SentAway, Answer::Reply)
+        }
+        zone::Answer::Conflict => without_message(replies::conflict()),
+        zone::Answer::Gone => without_message(replies::gone()),
+    })
+}
+
+/// What a stream gets: some messages, or its end.
+fn read_on(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    waiter: &Waiter<Seat>,
+    now: Now,
+) -> Outlook {
+    let mut cursor = waiter.cursor();
+    let mut steps = Vec::new();
+    let mut bytes = 0;
+    let more = loop {
+        let end = match zone.next(waiter.channel, cursor, waiter.reign, now) {
+            zone::Answer::UpToDate => break false,
+            zone::Answer::Message(next) => {
+                let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
+                received.extend(to_be_received(waiter.channel, &copied));
+                cursor = next.cursor;
+                bytes += copied.message.body.len();
+                steps.push((next.missed, copied));
+                if steps.len() == BATCH || bytes >= BATCH_BYTES {
+                    break true;
+                }
+                continue;
+            }
+            zone::Answer::Conflict => End::Conflict,
+            zone::Answer::Gone => End::Deleted,
+        };
+        // The end comes after what there was before it.
+        match steps.is_empty() {
+            true => return Outlook::End(end),
+            false => break true,
+        }
+    };
+    match steps.is_empty() {
+        true => Outlook::Nothing,
+        false => Outlook::Messages(Rc::new(Look { steps, seq: cursor.seq }), more),
+    }
 }
 
 /// The reply that carries a message. Nothing if its file has gone since the look into the log: then the client is to come

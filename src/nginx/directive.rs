@@ -6,9 +6,9 @@ use comet::config::{Apply, Args, Contexts, Directive, Role, DIRECTIVES};
 use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
     ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_int_t, ngx_palloc, ngx_str_t, ngx_uint_t, NGX_CONF_NOARGS,
-    NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_OK,
+    ngx_http_handler_pt, ngx_int_t, ngx_palloc, ngx_str_t, ngx_uint_t, NGX_CONF_ANY,
+    NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_OK,
 };
 
 use super::conf::{self, Location, CONF_ERROR, CONF_OK};
@@ -66,7 +66,7 @@ const fn type_of(directive: &Directive) -> ngx_uint_t {
     let mut bits = match directive.args {
         Args::None => NGX_CONF_NOARGS,
         Args::One => NGX_CONF_TAKE1,
-        Args::ZeroOrOne => NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+        Args::Any => NGX_CONF_ANY,
     };
     if directive.contexts.contains(Contexts::HTTP) {
         bits |= NGX_HTTP_MAIN_CONF;
@@ -119,7 +119,8 @@ unsafe extern "C" fn set(
         main.used = true;
         let handler = match role {
             Role::Publisher => request::publisher_handler(),
-            Role::Subscriber(_) => request::subscriber_handler(),
+            Role::Subscriber => request::subscriber_handler(),
+            Role::Both => request::pubsub_handler(),
         };
         // SAFETY: nginx is reading this block.
         unsafe { install(cf, handler) };

@@ -12,9 +12,10 @@ use nginx_sys::{
     ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_discard_request_body,
     ngx_http_finalize_request, ngx_http_get_indexed_variable, ngx_http_handler_pt,
     ngx_http_output_filter, ngx_http_read_client_request_body, ngx_http_request_t,
-    ngx_http_send_header, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_str_t,
-    ngx_table_elt_t, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE, NGX_OK,
+    ngx_http_send_header, ngx_http_send_special, ngx_int_t, ngx_list_part_t, ngx_list_push,
+    ngx_pcalloc, ngx_str_t, ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t, NGX_AGAIN,
+    NGX_DONE, NGX_ERROR, NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE,
+    NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
 use super::conf::{Location, Main};
@@ -80,6 +81,15 @@ pub(super) const fn subscriber_handler() -> ngx_http_handler_pt {
     Some(handler)
 }
 
+/// The content handler of locations that are both.
+pub(super) const fn pubsub_handler() -> ngx_http_handler_pt {
+    Some(pubsub)
+}
+
+extern "C" fn pubsub(request: *mut ngx_http_request_t) -> ngx_int_t {
+    subscriber::handle_both(&Request(request)).0
+}
+
 impl Request {
     /// The method, as the client wrote it.
     pub fn method(&self) -> &[u8] {
@@ -90,6 +100,43 @@ impl Request {
     /// The settings of the location that serves this request.
     pub fn settings(&self) -> &Settings {
         &self.location().settings
+    }
+
+    /// Whether the location that serves this request is a publisher location too.
+    pub fn is_pubsub(&self) -> bool {
+        let ours: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t = pubsub;
+        // SAFETY: a plain field of a living request, which nginx sets from the location (`ngx_http_core_find_config_phase`).
+        let handler = unsafe { (*self.0).content_handler };
+        handler.is_some_and(|handler| handler as usize == ours as usize)
+    }
+
+    /// Whether the request is one of HTTP/1.1.
+    pub fn is_http_1_1(&self) -> bool {
+        // SAFETY: a plain field of a living request.
+        unsafe { (*self.0).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t }
+    }
+
+    /// The query string.
+    pub fn args(&self) -> &[u8] {
+        // SAFETY: a request's strings live as long as the request.
+        unsafe { text::bytes((*self.0).args) }
+    }
+
+    /// Bytes that a body may have (`client_max_body_size`); 0 for no limit.
+    pub fn max_body(&self) -> u64 {
+        u64::try_from(self.core_location().client_max_body_size).unwrap_or(0)
+    }
+
+    /// Takes what the client has sent after the head.
+    pub fn take_early(&self) -> Vec<u8> {
+        // SAFETY: a living request has a buffer with its head, and maybe more (`ngx_http_request_t.header_in`).
+        unsafe {
+            let Some(buffer) = (*self.0).header_in.as_mut() else { return Vec::new() };
+            let len = usize::try_from(buffer.last.offset_from(buffer.pos)).unwrap_or(0);
+            let early = text::bytes(ngx_str_t { len, data: buffer.pos }).to_vec();
+            buffer.pos = buffer.last;
+            early
+        }
     }
 
     fn location(&self) -> &Location {
@@ -277,6 +324,48 @@ impl Request {
             }
             Status(ngx_http_output_filter(self.0, chain))
         }
+    }
+
+    /// Sends the head of a reply whose body goes on, and the first bytes of that.
+    pub fn send_stream(&self, head: Reply, opening: &[u8]) -> Result<(), Status> {
+        // SAFETY: a living request that has not been answered. What the head points to and the first bytes live as long as
+        // the request. Without this flag nginx might answer 304.
+        unsafe {
+            (*self.0).set_disable_not_modified(1);
+            let kept = pool::keep((*self.0).pool, (head, opening.to_vec())).as_ref();
+            let Some((head, opening)) = kept else { return Err(Status::INTERNAL_ERROR) };
+            if !self.set_headers(head) {
+                return Err(Status::INTERNAL_ERROR);
+            }
+            (*self.0).headers_out.content_length_n = -1;
+            let status = Status(ngx_http_send_header(self.0));
+            if status.is_failure() || (*self.0).header_only() != 0 {
+                return Err(status);
+            }
+            let core = self.core_location();
+            if core.tcp_nodelay != 0 && self.is_http_1() {
+                ngx_tcp_nodelay((*self.0).connection);
+            }
+            let status = if opening.is_empty() {
+                Status(ngx_http_send_special(self.0, NGX_HTTP_FLUSH as ngx_uint_t))
+            } else {
+                let Some((chain, _)) = self.memory(opening) else {
+                    return Err(Status(NGX_ERROR as ngx_int_t));
+                };
+                (*(*chain).buf).set_last_buf(0);
+                (*(*chain).buf).set_flush(1);
+                Status(ngx_http_output_filter(self.0, chain))
+            };
+            if status.0 == NGX_ERROR as ngx_int_t {
+                return Err(status);
+            }
+            Ok(())
+        }
+    }
+
+    fn is_http_1(&self) -> bool {
+        // SAFETY: a plain field of a living request.
+        unsafe { (*self.0).http_version < NGX_HTTP_VERSION_20 as ngx_uint_t }
     }
 
     /// Sends a reply without a body. All but a 304 say so by their length.

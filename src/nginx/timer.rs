@@ -22,6 +22,14 @@ struct Source {
 impl Timer {
     /// Makes a timer. It does not keep a worker from exiting.
     pub fn new(callback: fn()) -> Self {
+        let timer = Self::holding(callback);
+        // SAFETY: the event lives as long as the timer.
+        unsafe { (*timer.event()).set_cancelable(1) };
+        timer
+    }
+
+    /// Makes a timer that keeps a worker from exiting while it is set.
+    pub fn holding(callback: fn()) -> Self {
         // SAFETY: all zeros is how nginx makes both (`ngx_calloc`): numbers, null pointers, flags and `None`s.
         let (mut connection, mut event): (ngx_connection_t, ngx_event_t) =
             unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
@@ -29,7 +37,6 @@ impl Timer {
         event.handler = Some(fire);
         // SAFETY: `ngx_cycle` is set before any worker starts.
         event.log = unsafe { (*ngx_cycle).log };
-        event.set_cancelable(1);
         let source = Box::into_raw(Box::new(Source { connection, event, callback }));
         // SAFETY: just allocated, and freed only by `drop`. nginx reads `data` as a connection only for its `fd`
         // (`ngx_event_ident`); our handler gets the source from the connection's own `data`.

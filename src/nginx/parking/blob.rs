@@ -20,9 +20,13 @@ impl Writer {
         Writer(scratch)
     }
 
-    /// Adds a number.
-    pub fn number(&mut self, number: u32) {
-        self.0.extend(number.to_ne_bytes());
+    /// Adds a number: seven bits in each byte, the lowest first, and a bit that says whether more follow. Most are small.
+    pub fn number(&mut self, mut number: u32) {
+        while let Some(rest) = number.checked_shr(7).filter(|rest| *rest > 0) {
+            self.0.push(number as u8 | 0x80);
+            number = rest;
+        }
+        self.0.push(number as u8);
     }
 
     /// Adds a byte string.
@@ -57,9 +61,16 @@ impl<'a> Reader<'a> {
 
     /// The next number.
     pub fn number(&mut self) -> u32 {
-        let Some((number, rest)) = self.0.split_first_chunk::<4>() else { return 0 };
-        self.0 = rest;
-        u32::from_ne_bytes(*number)
+        let mut number = 0;
+        for shift in [0, 7, 14, 21, 28] {
+            let Some((byte, rest)) = self.0.split_first() else { break };
+            self.0 = rest;
+            number |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        number
     }
 
     /// The next byte string.

@@ -15,7 +15,11 @@
 //!                            └──────────(connection closed instead)──► gone                     └─► replay, reply
 //! ```
 //!
-//! What cannot be put back exactly is parked in the plain way: see [`is_usable`].
+//! A stream sleeps too, once its head has been sent: what it gets goes straight to the connection, from buffers that all
+//! clients of the worker share ([`super::live`]). When it ends, its request is made again only for its line in the access
+//! log.
+//!
+//! What cannot be put back exactly is parked in the plain way: see [`is_usable`] and [`is_streamable`].
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -28,19 +32,21 @@ use nginx_sys::{
     ngx_http_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
     ngx_http_core_module, ngx_http_finalize_request, ngx_http_handler_pt,
     ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_request_t, ngx_int_t, ngx_module_t,
-    ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
-    NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
-    NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
+    ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN, NGX_DECLINED,
+    NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
+    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
 };
 
+use super::live::{self, Live};
 use super::snapshot::Snapshot;
 use super::{Answer, Request};
 use crate::nginx::timer::Timer;
 use crate::nginx::{pool, process};
+use crate::talk::Talk;
 use crate::worker;
 
 /// Modules whose part of a request is either not needed for the reply and the log, or is put back.
-const HARMLESS: [&[u8]; 5] = [
+const HARMLESS: [&[u8]; 7] = [
     // Has left its variables, which are kept; a replayed request does not come to its phase.
     b"ngx_http_auth_request_module",
     // Runs again before us, or has left the address, which is kept.
@@ -50,17 +56,20 @@ const HARMLESS: [&[u8]; 5] = [
     b"ngx_http_rewrite_module",
     // A patch of Debian's; counts the headers while they are parsed, and does so again.
     b"ngx_http_header_count_module",
+    // Have sent a stream's head; a context of one that would change what follows keeps the request.
+    b"ngx_http_chunked_filter_module",
+    b"ngx_http_copy_filter_module",
 ];
 const REALIP: &[u8] = b"ngx_http_realip_module";
 
 /// A client whose request sleeps.
-#[derive(Clone, Copy, Debug)]
-pub struct Parked(NonNull<Sleeper>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked(pub(super) NonNull<Sleeper>);
 
 /// Small: there may be a million of them.
 #[derive(Debug)]
-struct Sleeper {
-    connection: *mut ngx_connection_t,
+pub(super) struct Sleeper {
+    pub connection: *mut ngx_connection_t,
     /// The connection's number: tells whether it is still the same.
     number: u64,
     http: *mut ngx_http_connection_t,
@@ -68,13 +77,20 @@ struct Sleeper {
     read_handler: ngx_event_handler_pt,
     /// What came before it was asleep.
     early: Option<Box<Awakening>>,
-    snapshot: Snapshot,
-    key: Option<Key>,
-    state: State,
+    pub snapshot: Snapshot,
+    pub key: Option<Key>,
+    /// A WebSocket's conversation.
+    pub talk: Option<Box<Talk>>,
+    /// What is on its way to a stream.
+    pub live: Option<Box<Live>>,
+    pub state: State,
+    pub is_stream: bool,
+    /// Whether a stream's frames are sent as chunks.
+    pub coded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// The request has not been freed yet.
     Falling,
     /// The connection is ours.
@@ -91,16 +107,22 @@ struct Waking {
     was_ready: bool,
     /// How much of the head nginx has read again.
     replayed: usize,
+    /// Bytes that the connection has sent for the request before.
+    sent: off_t,
     /// Nothing once the new request has taken it, and the sleeper.
     awakening: Option<Awakening>,
 }
 
 /// Why a sleeper wakes.
 #[derive(Debug)]
-enum Awakening {
+pub(super) enum Awakening {
     Answer(Answer),
     /// Only for the line in the access log.
     ClientGone,
+    /// A stream has come to its end; also only for the log. Whether the connection is kept.
+    Ended {
+        keep: bool,
+    },
 }
 
 thread_local! {
@@ -186,6 +208,45 @@ pub fn park(request: &Request) -> Option<Parked> {
         if !is_usable(r) {
             return None;
         }
+        fall(r, None, None)
+    }
+}
+
+/// Sends a stream whose head has been sent to sleep, under the same conditions: its content handler must return
+/// `Status::LATER`.
+pub fn park_stream(
+    request: &Request,
+    talk: &mut Option<Box<Talk>>,
+    early: &mut Vec<u8>,
+) -> Option<Parked> {
+    // SAFETY: as in `park`.
+    unsafe {
+        let r = request.0;
+        if !(is_usable(r) && is_streamable(r)) {
+            return None;
+        }
+        let live = match early.is_empty() {
+            true => None,
+            false => Some(Box::new(Live { early: std::mem::take(early), ..Live::default() })),
+        };
+        let parked = fall(r, talk.take(), live)?;
+        (*parked.0.as_ptr()).is_stream = true;
+        Some(parked)
+    }
+}
+
+/// Makes a sleeper of a request.
+///
+/// # Safety
+///
+/// `r` must be a living, usable request in its content handler.
+unsafe fn fall(
+    r: *mut ngx_http_request_t,
+    talk: Option<Box<Talk>>,
+    live: Option<Box<Live>>,
+) -> Option<Parked> {
+    // SAFETY: the caller's promise.
+    unsafe {
         let realip = MODULES.with_borrow(|modules| modules.realip);
         let keeps_address = realip.is_some_and(|index| !(*(*r).ctx.add(index)).is_null());
         let cleanup = ngx_http_cleanup_add(r, 0).as_mut()?;
@@ -198,13 +259,37 @@ pub fn park(request: &Request) -> Option<Parked> {
             early: None,
             snapshot: Snapshot::take(r, keeps_address),
             key: None,
+            talk,
+            live,
             state: State::Falling,
+            is_stream: false,
+            coded: (*r).chunked() != 0,
         }));
         cleanup.data = sleeper.cast();
         cleanup.handler = Some(request_is_free);
         (*r).set_keepalive(1);
         (*r).set_logged(1);
         NonNull::new(sleeper).map(Parked)
+    }
+}
+
+/// Whether what follows a stream's head goes over the connection as it is.
+///
+/// # Safety
+///
+/// `r` must be a living request whose head has been sent.
+unsafe fn is_streamable(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let c = (*r).connection;
+        let sent = (*r).header_sent() != 0
+            && (*r).out.is_null()
+            && (*r).buffered() == 0
+            && (*c).buffered() == 0;
+        // Without chunks a reply ends with its connection, unless it has become a WebSocket.
+        let framed = (*r).chunked() != 0
+            || (*r).headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS as ngx_uint_t;
+        sent && framed && (*r).limit_rate == 0 && (*r).headers_out.content_encoding.is_null()
     }
 }
 
@@ -278,7 +363,7 @@ impl Parked {
     /// # Safety
     ///
     /// The sleeper must live; it may be gone afterwards.
-    unsafe fn wake(self, awakening: Awakening) {
+    pub(super) unsafe fn wake(self, awakening: Awakening) {
         // SAFETY: the caller's promise. In the state `Asleep` the connection is open and ours, for only our own read
         // handler could close it. Once the new request has taken the sleeper, it may be gone with it.
         unsafe {
@@ -295,6 +380,7 @@ impl Parked {
                 recv: (*c).recv,
                 was_ready: (*read).ready() != 0,
                 replayed: 0,
+                sent: (*c).sent,
                 awakening: Some(awakening),
             };
             (*c).data = (*sleeper).http.cast();
@@ -302,6 +388,9 @@ impl Parked {
             (*c).recv = Some(replay);
             (*read).set_ready(1);
             (*read).set_timedout(0);
+            if (*(*c).write).timer_set() != 0 {
+                ngx_del_timer((*c).write);
+            }
             // nginx's keep-alive handler stops a timer without asking whether it runs.
             ngx_add_timer(read, 60_000);
             let before = WAKING.replace(Some(waking));
@@ -345,6 +434,8 @@ fn fall_asleep() {
             take_connection(sleeper, c);
             if let Some(awakening) = (*sleeper).early.take() {
                 parked.wake(*awakening);
+            } else if (*sleeper).is_stream {
+                parked.go_live();
             } else if client_is_gone(c) {
                 leave(parked);
             }
@@ -378,7 +469,12 @@ unsafe fn take_connection(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
         ngx_reusable_connection(c, 0);
         (*c).set_idle(0);
         (*sleeper).read_handler = (*read).handler;
-        (*read).handler = Some(something_came);
+        if (*sleeper).is_stream {
+            (*read).handler = Some(live::can_read);
+            (*(*c).write).handler = Some(live::can_write);
+        } else {
+            (*read).handler = Some(something_came);
+        }
         (*c).data = sleeper.cast();
         (*sleeper).state = State::Asleep;
     }
@@ -398,11 +494,12 @@ unsafe extern "C" fn something_came(read: *mut ngx_event_t) {
 /// # Safety
 ///
 /// `c` must be an open connection.
-unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
+pub(super) unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
     let mut byte = 0u8;
     // SAFETY: the caller's promise; there is room for the byte.
     unsafe {
-        if (*(*c).read).pending_eof() != 0 {
+        // `close` is set when nginx's patience with a shutdown is over (`worker_shutdown_timeout`).
+        if (*(*c).read).pending_eof() != 0 || (*c).close() != 0 {
             return true;
         }
         match libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) {
@@ -422,7 +519,7 @@ unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
 /// # Safety
 ///
 /// The sleeper must be asleep; it is gone afterwards.
-unsafe fn leave(parked: Parked) {
+pub(super) unsafe fn leave(parked: Parked) {
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(key) = (*parked.0.as_ptr()).key.take() {
@@ -484,9 +581,9 @@ unsafe extern "C" fn post_read(r: *mut ngx_http_request_t) -> ngx_int_t {
             if !ptr::eq(waking.connection, (*r).connection) {
                 return None;
             }
-            Some((waking.awakening.take()?, waking.sleeper))
+            Some((waking.awakening.take()?, waking.sleeper, waking.sent))
         });
-        let Some((awakening, sleeper)) = taken else { return NGX_DECLINED as ngx_int_t };
+        let Some((awakening, sleeper, sent)) = taken else { return NGX_DECLINED as ngx_int_t };
         // nginx has counted the request again.
         (*(*r).connection).requests -= 1;
         let sleeper = pool::own((*r).pool, Box::from_raw(sleeper)).as_ref();
@@ -495,8 +592,18 @@ unsafe extern "C" fn post_read(r: *mut ngx_http_request_t) -> ngx_int_t {
             _ if !restored => NGX_ERROR as ngx_int_t,
             Awakening::Answer(answer) => answer.send(&Request(r)).0,
             Awakening::ClientGone => {
+                (*(*r).connection).sent = sent;
                 (*(*r).connection).set_error(1);
                 NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t
+            }
+            Awakening::Ended { keep } => {
+                (*(*r).connection).sent = sent;
+                (*r).set_request_complete(1);
+                if keep {
+                    NGX_DONE as ngx_int_t
+                } else {
+                    NGX_ERROR as ngx_int_t
+                }
             }
         };
         ngx_http_finalize_request(r, status);

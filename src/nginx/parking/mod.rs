@@ -1,4 +1,4 @@
-//! Parking a request: it waits for a message, and costs as little as can be meanwhile.
+//! Parking a request: it waits for a message, or gets one after the other, and costs as little as can be meanwhile.
 //!
 //! There are two ways (`push_park`). The compact one ends the request in silence and keeps only its head, so that a parked
 //! client costs little more than an idle keep-alive connection; it takes the requests that can be woken without anybody
@@ -6,23 +6,27 @@
 
 mod blob;
 mod compact;
+mod live;
 mod plain;
 mod snapshot;
 
 use std::rc::Rc;
 
-use comet::config::Park;
+use comet::config::{Park, Settings};
 use comet::hub::Key;
+use comet::outbox::Sent;
+use comet::wire::chunk::Chunk;
 
 use super::request::{Request, Status};
 use crate::prepared::Prepared;
 use crate::subscriber;
+use crate::talk::Talk;
 
 pub(super) use compact::install;
 pub use compact::{start, stop};
 
-/// A parked request. It lives until it is answered or its client goes away; then `worker::gone` was called.
-#[derive(Clone, Copy, Debug)]
+/// A parked request. It lives until it is answered or ended, or its client goes away; then `worker::gone` was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     /// As a suspended request.
     Plain(plain::Parked),
@@ -48,6 +52,19 @@ impl Answer {
     }
 }
 
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As a reply that is complete: the connection may serve another request.
+    Complete,
+    /// In the middle, so that the client notices.
+    Cut,
+    /// With our close frame; the client has to answer.
+    Closing,
+    /// With the answer to the client's close frame.
+    Closed,
+}
+
 /// Parks a request. Its handler must return the status to nginx.
 pub fn park(request: &Request) -> Option<(Parked, Status)> {
     if request.settings().park == Park::Compact {
@@ -56,6 +73,20 @@ pub fn park(request: &Request) -> Option<(Parked, Status)> {
         }
     }
     plain::park(request).map(|parked| (Parked::Plain(parked), Status::LATER))
+}
+
+/// Parks a stream whose head has been sent. Its handler must return the status to nginx.
+///
+/// `worker::can_take` is called once the stream can take messages.
+pub fn park_stream(request: &Request, talk: Option<Talk>) -> Option<(Parked, Status)> {
+    let mut early = if talk.is_some() { request.take_early() } else { Vec::new() };
+    let mut talk = talk.map(Box::new);
+    if request.settings().park == Park::Compact {
+        if let Some(parked) = compact::park_stream(request, &mut talk, &mut early) {
+            return Some((Parked::Compact(parked), Status::LATER));
+        }
+    }
+    plain::park_stream(request, talk, early).map(|parked| (Parked::Plain(parked), Status::LATER))
 }
 
 impl Parked {
@@ -72,6 +103,78 @@ impl Parked {
         match self {
             Parked::Plain(parked) => parked.answer(answer),
             Parked::Compact(parked) => parked.answer(answer),
+        }
+    }
+
+    /// Sends a stream's frames; before that, everything else must have gone. After `Broken` there is no stream.
+    pub fn send(self, frames: &Rc<Chunk>) -> Sent {
+        match self {
+            Parked::Plain(parked) => parked.send(frames),
+            Parked::Compact(parked) => parked.send(frames),
+        }
+    }
+
+    /// Sends bytes that are for this client alone, after what waits. After `Broken` there is no stream.
+    pub fn say(self, bytes: &[u8]) -> Sent {
+        match self {
+            Parked::Plain(parked) => parked.say(bytes),
+            Parked::Compact(parked) => parked.say(bytes),
+        }
+    }
+
+    /// Sends a stream's last bytes, and ends it once they have gone. The worker knows it no more.
+    pub fn end(self, bytes: &[u8], ending: Ending) {
+        match self {
+            Parked::Plain(parked) => parked.end(bytes, ending),
+            Parked::Compact(parked) => parked.end(bytes, ending),
+        }
+    }
+
+    /// Drops a client that cannot be told anything: it has gone, or does not answer. There is no stream afterwards.
+    pub fn lose(self) {
+        match self {
+            Parked::Plain(parked) => parked.lose(),
+            Parked::Compact(parked) => parked.lose(),
+        };
+    }
+
+    /// A WebSocket client has answered our close frame. There is no stream afterwards.
+    pub fn closed(self) {
+        match self {
+            Parked::Plain(parked) => parked.closed(),
+            Parked::Compact(parked) => parked.closed(),
+        }
+    }
+
+    /// Under which key the worker knows it.
+    pub fn key(self) -> Option<Key> {
+        match self {
+            Parked::Plain(parked) => parked.key(),
+            Parked::Compact(parked) => parked.key(),
+        }
+    }
+
+    /// The settings of its location.
+    pub fn settings<'a>(self) -> &'a Settings {
+        match self {
+            Parked::Plain(parked) => parked.settings(),
+            Parked::Compact(parked) => parked.settings(),
+        }
+    }
+
+    /// Takes a WebSocket's conversation, to be put back.
+    pub fn take_talk(self) -> Option<Box<Talk>> {
+        match self {
+            Parked::Plain(parked) => parked.take_talk(),
+            Parked::Compact(parked) => parked.take_talk(),
+        }
+    }
+
+    /// Puts a WebSocket's conversation back.
+    pub fn put_talk(self, talk: Box<Talk>) {
+        match self {
+            Parked::Plain(parked) => parked.put_talk(talk),
+            Parked::Compact(parked) => parked.put_talk(talk),
         }
     }
 }

@@ -48,6 +48,7 @@ impl Snapshot {
             write_headers_out(r, &mut writer);
             write_captures(r, &mut writer);
             write_address(r, &mut writer, keeps_address);
+            write_reply(r, &mut writer);
             Snapshot {
                 loc_conf: (*r).loc_conf,
                 start_sec: (*r).start_sec,
@@ -60,6 +61,11 @@ impl Snapshot {
                 limit_req_status: (*r).limit_req_status() as u8,
             }
         }
+    }
+
+    /// The configurations of the request's location.
+    pub fn loc_conf(&self) -> *mut *mut c_void {
+        self.loc_conf
     }
 
     /// The request's head, as a client could have sent it.
@@ -87,11 +93,48 @@ impl Snapshot {
             let done = restore_headers_out(r, &mut reader);
             restore_captures(r, &mut reader);
             restore_address(r, &mut reader);
+            restore_reply(r, &mut reader);
             ngx_http_update_location_config(r);
             (*r).set_keepalive(self.keepalive.into());
             (*r).write_event_handler = Some(ngx_http_request_empty_handler);
             done
         }
+    }
+}
+
+/// What of a stream's reply the log may ask for, if its head has been sent.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn write_reply(r: *mut ngx_http_request_t, writer: &mut Writer) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*r).header_sent() == 0 {
+            return;
+        }
+        writer.number((*r).headers_out.status as u32);
+        writer.number((*r).header_size as u32);
+        writer.number((*r).chunked());
+        writer.bytes(text::bytes((*r).headers_out.content_type));
+    }
+}
+
+/// # Safety
+///
+/// As for [`Snapshot::restore`].
+unsafe fn restore_reply(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
+    let (status, header_size, chunked) = (reader.number(), reader.number(), reader.number());
+    if status == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*r).headers_out.status = status as ngx_uint_t;
+        (*r).headers_out.content_type = text::borrowed(reader.bytes());
+        (*r).header_size = header_size as usize;
+        (*r).set_chunked(chunked);
+        (*r).set_header_sent(1);
     }
 }
 

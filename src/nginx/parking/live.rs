@@ -1,0 +1,356 @@
+//! A stream that sleeps in the compact way: what it gets goes straight to its connection.
+//!
+//! One `send` for each client, from a buffer that all clients of the worker share: no chains, no pools, no filters. What
+//! the connection does not take waits in the client's outbox, and nothing else is sent to it until that has gone.
+
+use std::rc::Rc;
+
+use comet::config::Settings;
+use comet::hub::Key;
+use comet::outbox::{Frames, Outbox, Sent};
+use comet::wire::chunk::{self, Chunk};
+use nginx_sys::{
+    ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_event_t, ngx_handle_read_event,
+    ngx_handle_write_event, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_int_t, ngx_msec_t,
+    ngx_post_event, ngx_posted_next_events, NGX_AGAIN, NGX_OK,
+};
+
+use super::compact::{self, Awakening, Parked, Sleeper, State};
+use super::Ending;
+use crate::nginx::conf::Location;
+use crate::nginx::module::ngx_http_push_module;
+use crate::talk::{self, Talk};
+use crate::worker;
+
+/// Bytes that are read from a client at once.
+const READ_SIZE: usize = 4096;
+/// How often that is done before others get their turn.
+const READS: usize = 8;
+/// Milliseconds that a WebSocket client has to answer a close frame.
+const CLOSE_TIMEOUT: ngx_msec_t = 5_000;
+
+/// What a stream needs while something is on its way.
+#[derive(Debug, Default)]
+pub struct Live {
+    pub outbox: Outbox,
+    /// What comes once the outbox is empty.
+    pub ending: Option<Ending>,
+    /// What a client has sent with its head.
+    pub early: Vec<u8>,
+}
+
+impl Parked {
+    fn sleeper<'a>(self) -> &'a mut Sleeper {
+        // SAFETY: a sleeper lives until it is answered or found to have gone, and the worker is one thread; no reference is
+        // kept across a call that could wake it.
+        unsafe { &mut *self.0.as_ptr() }
+    }
+
+    /// What is on its way, if anything is.
+    fn live<'a>(self) -> Option<&'a mut Live> {
+        self.sleeper().live.as_deref_mut()
+    }
+
+    /// Makes room for what is on its way.
+    fn live_or_new<'a>(self) -> &'a mut Live {
+        self.sleeper().live.get_or_insert_default()
+    }
+
+    fn ending(self) -> Option<Ending> {
+        self.live()?.ending
+    }
+
+    fn is_blocked(self) -> bool {
+        self.live().is_some_and(|live| !live.outbox.is_empty())
+    }
+
+    /// Under which key the worker knows it.
+    pub fn key(self) -> Option<Key> {
+        self.sleeper().key
+    }
+
+    /// The settings of its location.
+    pub fn settings<'a>(self) -> &'a Settings {
+        // SAFETY: the location belongs to the cycle of the connection, which outlives it.
+        unsafe {
+            let location = *self.sleeper().snapshot.loc_conf().add(ngx_http_push_module.ctx_index);
+            &(*location.cast::<Location>()).settings
+        }
+    }
+
+    /// Takes the conversation, to be put back.
+    pub fn take_talk(self) -> Option<Box<Talk>> {
+        self.sleeper().talk.take()
+    }
+
+    /// Puts the conversation back.
+    pub fn put_talk(self, talk: Box<Talk>) {
+        self.sleeper().talk = Some(talk);
+    }
+
+    /// The stream's connection is ours from now on.
+    pub(super) fn go_live(self) {
+        let early = self.live().map(|live| std::mem::take(&mut live.early)).unwrap_or_default();
+        if !early.is_empty() && !talk::received(super::Parked::Compact(self), &early) {
+            return;
+        }
+        if self.is_blocked() || self.ending().is_some() {
+            // It was told to end before it could be told anything.
+            self.flush();
+            return;
+        }
+        if let Some(key) = self.sleeper().key {
+            worker::can_take(key);
+        }
+        self.read();
+    }
+
+    /// Sends frames; nothing may wait in the outbox.
+    pub fn send(self, frames: &Rc<Chunk>) -> Sent {
+        let sleeper = self.sleeper();
+        let coded = sleeper.coded;
+        let bytes = if coded { frames.as_chunk() } else { frames.payload() };
+        let sent = match sleeper.state {
+            State::Falling => Some(0),
+            // SAFETY: an open connection of ours.
+            State::Asleep => unsafe { write(sleeper.connection, bytes) },
+        };
+        match sent {
+            Some(len) if len == bytes.len() => Sent::All,
+            Some(len) => {
+                let frames = Frames { chunk: Rc::clone(frames), coded };
+                self.live_or_new().outbox.keep(frames, len);
+                self.await_room()
+            }
+            None => self.lose(),
+        }
+    }
+
+    /// Sends what is for this client alone, after what waits.
+    pub fn say(self, bytes: &[u8]) -> Sent {
+        self.live_or_new().outbox.add(bytes);
+        self.flush()
+    }
+
+    /// Sends the last bytes, and ends the stream when they have gone.
+    pub fn end(self, bytes: &[u8], ending: Ending) {
+        let sleeper = self.sleeper();
+        sleeper.key = None;
+        let coded = sleeper.coded;
+        let live = self.live_or_new();
+        if coded && !bytes.is_empty() {
+            live.outbox.add(Chunk::new(bytes).as_chunk());
+        } else {
+            live.outbox.add(bytes);
+        }
+        if coded && ending == Ending::Complete {
+            live.outbox.add(chunk::LAST);
+        }
+        live.ending = Some(ending);
+        self.flush();
+    }
+
+    /// Sends what waits. Whoever gets `Broken` must not use the stream again.
+    fn flush(self) -> Sent {
+        let sleeper = self.sleeper();
+        if sleeper.state == State::Falling {
+            return Sent::Partly;
+        }
+        let connection = sleeper.connection;
+        let Some(live) = &mut sleeper.live else { return Sent::All };
+        // SAFETY: an open connection of ours.
+        match live.outbox.flush(|bytes| unsafe { write(connection, bytes) }) {
+            Sent::All => match live.ending {
+                Some(ending) => self.finish(ending),
+                None => {
+                    sleeper.live = None;
+                    Sent::All
+                }
+            },
+            Sent::Partly => self.await_room(),
+            Sent::Broken => self.lose(),
+        }
+    }
+
+    /// Asks to be told when the connection takes more.
+    fn await_room(self) -> Sent {
+        let sleeper = self.sleeper();
+        if sleeper.state == State::Falling {
+            return Sent::Partly;
+        }
+        // SAFETY: an open connection of ours, and the configuration of its location.
+        let registered = unsafe {
+            let write = (*sleeper.connection).write;
+            let core = *sleeper.snapshot.loc_conf().add(ngx_http_core_module.ctx_index);
+            let core: *const ngx_http_core_loc_conf_t = core.cast();
+            ngx_add_timer(write, (*core).send_timeout);
+            ngx_handle_write_event(write, 0) == NGX_OK as ngx_int_t
+        };
+        if registered {
+            Sent::Partly
+        } else {
+            self.lose()
+        }
+    }
+
+    /// Everything has been sent.
+    fn finish(self, ending: Ending) -> Sent {
+        let connection = self.sleeper().connection;
+        // SAFETY: an open connection of ours; the sleeper is not used after it was woken.
+        unsafe {
+            match ending {
+                Ending::Complete => self.wake(Awakening::Ended { keep: true }),
+                Ending::Closed => self.wake(Awakening::Ended { keep: false }),
+                Ending::Cut => self.wake(Awakening::ClientGone),
+                Ending::Closing => {
+                    // The client is to see our close frame before the connection goes: it closes first.
+                    if (*(*connection).write).timer_set() != 0 {
+                        ngx_del_timer((*connection).write);
+                    }
+                    if (*(*connection).read).timer_set() == 0 {
+                        ngx_add_timer((*connection).read, CLOSE_TIMEOUT);
+                    }
+                    return Sent::All;
+                }
+            }
+        }
+        Sent::Broken
+    }
+
+    /// The connection has failed, or the client has gone.
+    pub fn lose(self) -> Sent {
+        // SAFETY: the sleeper lives, and is not used afterwards.
+        unsafe { compact::leave(self) };
+        Sent::Broken
+    }
+
+    /// Reads what the client has sent.
+    fn read(self) {
+        let sleeper = self.sleeper();
+        let connection = sleeper.connection;
+        if sleeper.talk.is_none() {
+            // SAFETY: an open connection of ours.
+            if unsafe { compact::client_is_gone(connection) } {
+                self.lose();
+            }
+            return;
+        }
+        let mut buffer = [0; READ_SIZE];
+        for _ in 0..READS {
+            // A client that does not take its replies is not read either.
+            if self.is_blocked() && self.ending().is_none() {
+                return;
+            }
+            // SAFETY: an open connection of ours, and a buffer of this size.
+            let len = unsafe {
+                let Some(recv) = (*connection).recv else { return };
+                recv(connection, buffer.as_mut_ptr(), READ_SIZE)
+            };
+            if len == NGX_AGAIN as isize {
+                // SAFETY: as above.
+                if unsafe { ngx_handle_read_event((*connection).read, 0) } != NGX_OK as ngx_int_t {
+                    self.lose();
+                }
+                return;
+            }
+            let Some(bytes) = usize::try_from(len).ok().and_then(|len| buffer.get(..len)) else {
+                self.lose();
+                return;
+            };
+            if bytes.is_empty() {
+                self.hang_up();
+                return;
+            }
+            if !talk::received(super::Parked::Compact(self), bytes) {
+                return;
+            }
+        }
+        // SAFETY: the read event of an open connection; closing it takes it out of the queue.
+        unsafe { ngx_post_event((*connection).read, &raw mut ngx_posted_next_events) };
+    }
+
+    /// The client has closed its side.
+    fn hang_up(self) {
+        match self.ending() {
+            Some(Ending::Closing | Ending::Closed) => {
+                self.finish(Ending::Closed);
+            }
+            _ => {
+                self.lose();
+            }
+        }
+    }
+
+    /// The client has answered our close frame.
+    pub fn closed(self) {
+        self.finish(Ending::Closed);
+    }
+}
+
+/// Sends bytes: how many have gone, or nothing if the connection is broken.
+///
+/// # Safety
+///
+/// `c` must be an open connection.
+unsafe fn write(c: *mut ngx_connection_t, bytes: &[u8]) -> Option<usize> {
+    // SAFETY: the caller's promise; nginx only reads from the buffer.
+    let sent = unsafe { (*c).send?(c, bytes.as_ptr().cast_mut(), bytes.len()) };
+    if sent == NGX_AGAIN as isize {
+        return Some(0);
+    }
+    usize::try_from(sent).ok()
+}
+
+/// The stream of a connection of ours.
+///
+/// # Safety
+///
+/// `event` must be one of a connection that a stream sleeps on.
+unsafe fn stream_of(event: *mut ngx_event_t) -> Option<Parked> {
+    // SAFETY: the caller's promise: then the connection's data is the sleeper.
+    unsafe {
+        let c: *mut ngx_connection_t = (*event).data.cast();
+        std::ptr::NonNull::new((*c).data.cast()).map(Parked)
+    }
+}
+
+/// The client has sent something, has gone, or has taken too long to close.
+pub(super) unsafe extern "C" fn can_read(read: *mut ngx_event_t) {
+    // SAFETY: nginx passes the read event of a connection that was taken over for a stream.
+    let (stream, late, close) = unsafe {
+        let c: *mut ngx_connection_t = (*read).data.cast();
+        (stream_of(read), (*read).timedout() != 0, (*c).close() != 0)
+    };
+    match stream {
+        Some(stream) if late => stream.hang_up(),
+        Some(stream) if close => {
+            stream.lose();
+        }
+        Some(stream) => stream.read(),
+        None => {}
+    }
+}
+
+/// The connection takes more, or has not for too long.
+pub(super) unsafe extern "C" fn can_write(write: *mut ngx_event_t) {
+    // SAFETY: nginx passes the write event of a connection that was taken over for a stream.
+    let Some(stream) = (unsafe { stream_of(write) }) else { return };
+    // SAFETY: as above.
+    if unsafe { (*write).timedout() } != 0 {
+        stream.lose();
+        return;
+    }
+    if !stream.is_blocked() || stream.flush() != Sent::All {
+        return;
+    }
+    // SAFETY: as above; after `All`, the connection is still ours.
+    unsafe {
+        if (*write).timer_set() != 0 {
+            ngx_del_timer(write);
+        }
+    }
+    if let Some(key) = stream.sleeper().key {
+        worker::can_take(key);
+    }
+    stream.read();
+}

@@ -1,0 +1,136 @@
+//! Renders what streams get: once for each format, and shared by all who get the same.
+
+use std::fmt;
+use std::rc::Rc;
+
+use comet::message::Missed;
+use comet::transport::{Format, Framing};
+use comet::wire::chunk::Chunk;
+
+use crate::copies::Copied;
+use crate::formats::{FormatId, Formats};
+
+/// What was found in the log for those at one place in it.
+pub struct Look {
+    /// Messages, each with what was missed before it.
+    pub steps: Vec<(Missed, Rc<Copied>)>,
+    /// The sequence number of the last of them.
+    pub seq: u64,
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages up to {}", self.steps.len(), self.seq)
+    }
+}
+
+/// What a stream gets.
+#[derive(Clone, Debug, Default)]
+pub struct Printed {
+    /// To be sent.
+    pub frames: Option<Rc<Chunk>>,
+    /// What was missed after that: the format cannot say it, so the stream ends there.
+    pub cut: Option<Missed>,
+}
+
+/// What was rendered, while others may want the same.
+#[derive(Debug, Default)]
+pub struct Press {
+    /// Looks are kept with what was made of them, so that none gets the place of another.
+    printed: Vec<(Rc<Look>, FormatId, Printed)>,
+    pings: Vec<(FormatId, Option<Rc<Chunk>>)>,
+}
+
+impl Press {
+    /// The frames of a look in a format.
+    pub fn print(&mut self, formats: &Formats, look: &Rc<Look>, format: FormatId) -> Printed {
+        // Those who come next are at the same place, nearly always.
+        let known = self
+            .printed
+            .iter()
+            .rev()
+            .find(|(known, id, _)| *id == format && Rc::ptr_eq(known, look));
+        if let Some((_, _, printed)) = known {
+            return printed.clone();
+        }
+        if self.printed.len() >= MAX_PRINTED {
+            self.printed.clear();
+        }
+        let printed = match formats.get(format) {
+            Some(id) => render(&id, format, look),
+            None => Printed::default(),
+        };
+        self.printed.push((Rc::clone(look), format, printed.clone()));
+        printed
+    }
+
+    /// The ping of a format, if it has one.
+    pub fn ping(&mut self, formats: &Formats, format: FormatId) -> Option<Rc<Chunk>> {
+        if let Some((_, ping)) = self.pings.iter().find(|(id, _)| *id == format) {
+            return ping.clone();
+        }
+        let ping = formats.get(format)?.ping().map(|ping| Rc::new(Chunk::new(&ping)));
+        self.pings.push((format, ping.clone()));
+        ping
+    }
+
+    /// Forgets what was rendered, when nobody waits for it.
+    pub fn clear(&mut self) {
+        self.printed.clear();
+    }
+}
+
+/// Looks kept at most: those of one slice, whose streams may all be at different places, share few.
+const MAX_PRINTED: usize = 16;
+
+fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
+    // Nearly always: one message, nothing missed.
+    if let [(missed, copied)] = look.steps.as_slice() {
+        if missed.is_none() {
+            if let Some(frames) = frames_of(format, id, copied) {
+                return Printed { frames: Some(frames), cut: None };
+            }
+        }
+    }
+    let mut bytes = Vec::new();
+    let mut lost = Missed::default();
+    for (missed, copied) in &look.steps {
+        lost =
+            Missed { count: lost.count + missed.count, at_least: lost.at_least || missed.at_least };
+        let Some(frames) = frames_of(format, id, copied) else {
+            // Its file has gone since the look into the log.
+            lost.count += 1;
+            continue;
+        };
+        if !lost.is_none() {
+            match format.missed(lost) {
+                Some(gap) => bytes.extend(gap),
+                None => return Printed { frames: print(&bytes), cut: Some(lost) },
+            }
+            lost = Missed::default();
+        }
+        bytes.extend_from_slice(frames.payload());
+    }
+    if lost.is_none() {
+        return Printed { frames: print(&bytes), cut: None };
+    }
+    match format.missed(lost) {
+        Some(gap) => {
+            bytes.extend(gap);
+            Printed { frames: print(&bytes), cut: None }
+        }
+        None => Printed { frames: print(&bytes), cut: Some(lost) },
+    }
+}
+
+fn print(bytes: &[u8]) -> Option<Rc<Chunk>> {
+    (!bytes.is_empty()).then(|| Rc::new(Chunk::new(bytes)))
+}
+
+/// One message's frames, which are kept with its copy. Nothing if its body cannot be read any more.
+fn frames_of(format: &Format, id: FormatId, copied: &Copied) -> Option<Rc<Chunk>> {
+    copied.frames(id, || {
+        let body = copied.read_body()?;
+        Some(Rc::new(Chunk::new(&format.message(&copied.message, &body))))
+    })
+}

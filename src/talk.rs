@@ -1,0 +1,173 @@
+//! A WebSocket's conversation: what its client says, and what that brings about (RFC 6455).
+
+use comet::channel_id::ChannelId;
+use comet::config::Settings;
+use comet::publisher::{self as replies, PublishError};
+use comet::reply::ReplyBody;
+use comet::websocket::{self, Decoder, Event, Opcode, Policy};
+use comet::zone::{Content, Published};
+
+use crate::nginx::parking::{Ending, Parked};
+use crate::{publisher, worker};
+
+/// What is kept of a WebSocket beside its connection.
+#[derive(Debug)]
+pub struct Talk {
+    decoder: Decoder,
+    /// Whether the client may compress what it says.
+    deflate: bool,
+    /// For a client that may publish.
+    publisher: Option<Box<Publisher>>,
+    /// It has said something since it was last asked for a sign of life.
+    heard: bool,
+    /// It was asked.
+    asked: bool,
+    /// We have sent our close frame.
+    closing: bool,
+}
+
+/// What a publishing client's handshake has said for all its messages.
+#[derive(Debug)]
+pub struct Publisher {
+    /// The channel.
+    pub id: ChannelId,
+    /// `Content-Type`; if there is none, the kind of frame decides.
+    pub content_type: Vec<u8>,
+    /// `Accept`, for the channel info.
+    pub accept: Option<Vec<u8>>,
+    /// Whether each message is answered with the channel info.
+    pub info: bool,
+    /// Bytes that a message may have.
+    pub max_message: u64,
+}
+
+impl Publisher {
+    /// Publishes a message. Returns the frames to answer with, or a close code and a reason.
+    fn publish(
+        &self,
+        settings: &Settings,
+        binary: bool,
+        data: &[u8],
+    ) -> Result<Vec<u8>, (u16, String)> {
+        let content_type: &[u8] = match self.content_type.as_slice() {
+            [] if binary => b"application/octet-stream",
+            known => known,
+        };
+        let content = Content::Pieces(&[data]);
+        let publication =
+            publisher::publication(settings, self.id.as_bytes(), content_type, b"", content);
+        let Published { info, .. } = match worker::publish(&publication) {
+            Some(Ok(published)) => published,
+            Some(Err(error @ PublishError::Closing)) => {
+                return Err((websocket::SERVICE_RESTART, error.to_string()))
+            }
+            Some(Err(error)) => return Err((websocket::INTERNAL_ERROR, error.to_string())),
+            None => return Err((websocket::INTERNAL_ERROR, "The worker is stopping.".into())),
+        };
+        match replies::info(200, &info, self.accept.as_deref()).body {
+            ReplyBody::Bytes(bytes) if self.info => {
+                Ok(websocket::encode(Opcode::Text, false, &bytes))
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Talk {
+    /// A conversation that has just begun.
+    pub fn new(deflate: bool, publisher: Option<Publisher>) -> Self {
+        Talk {
+            decoder: Decoder::new(),
+            deflate,
+            publisher: publisher.map(Box::new),
+            heard: false,
+            asked: false,
+            closing: false,
+        }
+    }
+
+    /// Notes that the client is asked for a sign of life. False if it has not given one since it was last asked.
+    pub fn ask(&mut self) -> bool {
+        let is_alive = self.heard || !self.asked;
+        self.heard = false;
+        self.asked = true;
+        is_alive
+    }
+
+    /// Notes that our close frame is being sent.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            max_message: self.publisher.as_ref().map(|publisher| publisher.max_message),
+            deflate: self.deflate,
+        }
+    }
+
+    /// Answers what the client says: frames for it, and how the conversation ends, if it does.
+    fn answer(&mut self, settings: &Settings, bytes: &[u8]) -> (Vec<u8>, Option<Ending>) {
+        self.heard = true;
+        let policy = self.policy();
+        let mut events = Vec::new();
+        let read = self.decoder.read(&policy, bytes, &mut |event| events.push(event));
+        let mut said = Vec::new();
+        for event in events {
+            match event {
+                // Whoever closes waits for the other's close frame and nothing else (section 5.5.1).
+                Event::Close { .. } if self.closing => return (said, Some(Ending::Closed)),
+                _ if self.closing => {}
+                Event::Message { binary, data } => {
+                    let Some(publisher) = &self.publisher else { continue };
+                    match publisher.publish(settings, binary, &data) {
+                        Ok(frames) => said.extend(frames),
+                        Err((code, reason)) => {
+                            said.extend(websocket::close(code, &reason));
+                            return (said, Some(Ending::Closing));
+                        }
+                    }
+                }
+                Event::Ping(payload) => said.extend(websocket::pong(&payload)),
+                Event::Pong(_) => {}
+                Event::Close { code, .. } => {
+                    said.extend(code.map_or_else(websocket::close_without_code, |code| {
+                        websocket::close(code, "")
+                    }));
+                    return (said, Some(Ending::Closed));
+                }
+            }
+        }
+        match read {
+            Err(violation) if !self.closing => {
+                said.extend(websocket::close(violation.code, violation.reason));
+                (said, Some(Ending::Closing))
+            }
+            _ => (said, None),
+        }
+    }
+}
+
+/// Takes what a client has sent. False if nothing more is to be read from it now.
+pub fn received(stream: Parked, bytes: &[u8]) -> bool {
+    let Some(mut talk) = stream.take_talk() else { return false };
+    let was_closing = talk.closing;
+    let (said, ending) = talk.answer(stream.settings(), bytes);
+    talk.closing |= ending.is_some();
+    stream.put_talk(talk);
+    match ending {
+        None if said.is_empty() => true,
+        None => stream.say(&said) == comet::outbox::Sent::All,
+        Some(_) if was_closing => {
+            stream.closed();
+            false
+        }
+        Some(ending) => {
+            if let Some(key) = stream.key() {
+                worker::dismiss(key);
+            }
+            stream.end(&said, ending);
+            false
+        }
+    }
+}
