@@ -73,8 +73,8 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
     let offer = Offer {
         version: request.header("Sec-WebSocket-Version"),
         key: request.header("Sec-WebSocket-Key"),
-        protocols: request.headers("Sec-WebSocket-Protocol").collect(),
-        extensions: request.headers("Sec-WebSocket-Extensions").collect(),
+        protocols: request.headers("Sec-WebSocket-Protocol"),
+        extensions: request.headers("Sec-WebSocket-Extensions"),
         http_1_1: request.is_http_1_1(),
     };
     let accepted = match websocket::accept(&offer, settings.websocket_deflate) {
@@ -114,7 +114,7 @@ fn follow(request: &Request, id: &ChannelId) -> Result<(Place, Missed), Option<R
     if process::is_exiting() {
         return Err(Some(Refusal::Closing));
     }
-    let subscription = subscriber::subscription(request, id, true);
+    let subscription = subscriber::subscription(request, id);
     worker::follow(subscription).map_or(Err(None), |followed| followed.map_err(Some))
 }
 

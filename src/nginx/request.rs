@@ -176,31 +176,42 @@ impl Request {
     }
 
     /// The values of all request headers with this name, in any case.
-    pub fn headers<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        // SAFETY: the list of request headers is complete and does not change any more; its parts hold `nelts` elements.
-        let first: *const ngx_list_part_t = unsafe { &raw const (*self.0).headers_in.headers.part };
-        let parts = std::iter::successors(Some(first), |part| {
-            // SAFETY: parts are linked by pointers to others of the same list, or null.
-            let next: *const ngx_list_part_t = unsafe { (**part).next };
-            (!next.is_null()).then_some(next)
+    pub fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        let mut values = Vec::new();
+        self.each_header(|key, value| {
+            if key.eq_ignore_ascii_case(name.as_bytes()) {
+                values.push(value);
+            }
         });
-        let headers = parts.flat_map(|part| {
-            // SAFETY: as above.
-            let (headers, count) =
-                unsafe { ((*part).elts.cast::<ngx_table_elt_t>(), (*part).nelts) };
-            // SAFETY: as above.
-            (0..count).map(move |index| unsafe { &*headers.add(index) })
-        });
-        headers
-            // SAFETY: names and values of request headers live as long as the request.
-            .map(|header| unsafe { (text::bytes(header.key), text::bytes(header.value)) })
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        values
+    }
+
+    /// Shows all request headers, by name and value.
+    pub fn each_header<'a>(&'a self, mut each: impl FnMut(&'a [u8], &'a [u8])) {
+        // SAFETY: the list of request headers is complete and does not change any more; its parts hold `nelts` elements and
+        // are linked by pointers to others of the list, or null. Names and values live as long as the request.
+        unsafe {
+            let mut part: *const ngx_list_part_t = &raw const (*self.0).headers_in.headers.part;
+            while let Some(here) = part.as_ref() {
+                let headers: *const ngx_table_elt_t = here.elts.cast();
+                for index in 0..here.nelts {
+                    let header = &*headers.add(index);
+                    each(text::bytes(header.key), text::bytes(header.value));
+                }
+                part = here.next;
+            }
+        }
     }
 
     /// The value of the first request header with this name.
-    pub fn header(&self, name: &'static str) -> Option<&[u8]> {
-        self.headers(name).next()
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut first = None;
+        self.each_header(|key, value| {
+            if first.is_none() && key.eq_ignore_ascii_case(name.as_bytes()) {
+                first = Some(value);
+            }
+        });
+        first
     }
 
     /// Whether the request has a body, of whatever length.

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod chunk;
+pub mod head;
 pub mod http;
 pub mod id;
 pub mod info;

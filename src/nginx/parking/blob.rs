@@ -35,10 +35,9 @@ impl Writer {
         self.0.extend(bytes);
     }
 
-    /// Adds bytes without their length, and says how many there are now.
-    pub fn raw(&mut self, bytes: &[u8]) -> usize {
-        self.0.extend(bytes);
-        self.0.len()
+    /// What was written so far, to be added to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
 
     /// What was written.

@@ -105,7 +105,8 @@ struct Waking {
     /// The connection's own `recv`, while ours is there.
     recv: ngx_recv_pt,
     was_ready: bool,
-    /// How much of the head nginx has read again.
+    /// Its head, and how much of that nginx has read again.
+    head: Vec<u8>,
     replayed: usize,
     /// Bytes that the connection has sent for the request before.
     sent: off_t,
@@ -131,6 +132,8 @@ thread_local! {
     static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
     /// The one whose head is being replayed.
     static WAKING: RefCell<Option<Waking>> = const { RefCell::new(None) };
+    /// For heads that are replayed.
+    static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// What this worker knows of nginx's modules.
     static MODULES: RefCell<Modules> = const { RefCell::new(Modules { harmless: Vec::new(), realip: None }) };
 }
@@ -374,11 +377,15 @@ impl Parked {
             }
             let (c, number) = ((*sleeper).connection, (*sleeper).number);
             let read = (*c).read;
+            let mut head = HEAD.take();
+            head.clear();
+            (*sleeper).snapshot.write_head(&mut head);
             let waking = Waking {
                 sleeper,
                 connection: c,
                 recv: (*c).recv,
                 was_ready: (*read).ready() != 0,
+                head,
                 replayed: 0,
                 sent: (*c).sent,
                 awakening: Some(awakening),
@@ -398,6 +405,7 @@ impl Parked {
                 handler(read);
             }
             let Some(mut waking) = WAKING.replace(before) else { return };
+            HEAD.set(std::mem::take(&mut waking.head));
             if waking.awakening.is_some() {
                 // The head was not taken: the connection has failed, and nginx has closed it or will do so.
                 drop(Box::from_raw(sleeper));
@@ -538,7 +546,7 @@ unsafe extern "C" fn replay(c: *mut ngx_connection_t, buffer: *mut u_char, size:
         // SAFETY: this hook is only there while the sleeper is being woken and has not been taken; nginx passes room for
         // `size` bytes.
         unsafe {
-            let rest = (*waking.sleeper).snapshot.head().get(waking.replayed..).unwrap_or_default();
+            let rest = waking.head.get(waking.replayed..).unwrap_or_default();
             let len = rest.len().min(size);
             ptr::copy_nonoverlapping(rest.as_ptr(), buffer, len);
             waking.replayed += len;

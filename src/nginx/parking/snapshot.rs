@@ -6,6 +6,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+use comet::wire::head;
 use nginx_sys::{
     ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_request_empty_handler,
     ngx_http_request_t, ngx_http_update_location_config, ngx_http_variable_t, ngx_list_part_t,
@@ -16,6 +17,10 @@ use nginx_sys::{
 use super::blob::{Reader, Writer};
 use crate::nginx::text;
 
+const CONTENT_TYPE: &[u8] = b"Content-Type";
+/// In place of a field's code: the field itself follows. No field has this code.
+const RAW: u32 = 1;
+
 /// A parked request. Small: there may be a million of them.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -23,7 +28,7 @@ pub struct Snapshot {
     start_sec: time_t,
     /// The head, then what else was written.
     blob: Box<[u8]>,
-    /// Length of the head.
+    /// Length of the head, which is packed.
     head: u32,
     request_length: u32,
     method: u32,
@@ -68,9 +73,9 @@ impl Snapshot {
         self.loc_conf
     }
 
-    /// The request's head, as a client could have sent it.
-    pub fn head(&self) -> &[u8] {
-        self.blob.get(..self.head as usize).unwrap_or_default()
+    /// Writes the request's head, as a client could have sent it.
+    pub fn write_head(&self, out: &mut Vec<u8>) {
+        head::unpack(self.blob.get(..self.head as usize).unwrap_or_default(), out);
     }
 
     /// Puts back into a request, which was made of the same head, what it knew.
@@ -116,7 +121,14 @@ unsafe fn write_reply(r: *mut ngx_http_request_t, writer: &mut Writer) {
         writer.number((*r).headers_out.status as u32);
         writer.number((*r).header_size as u32);
         writer.number((*r).chunked());
-        writer.bytes(text::bytes((*r).headers_out.content_type));
+        let content_type = text::bytes((*r).headers_out.content_type);
+        match head::code_of(CONTENT_TYPE, content_type) {
+            Some(code) => writer.number(code.into()),
+            None => {
+                writer.number(RAW);
+                writer.bytes(content_type);
+            }
+        }
     }
 }
 
@@ -131,7 +143,10 @@ unsafe fn restore_reply(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*r).headers_out.status = status as ngx_uint_t;
-        (*r).headers_out.content_type = text::borrowed(reader.bytes());
+        (*r).headers_out.content_type = text::borrowed(match reader.number() {
+            RAW => reader.bytes(),
+            code => known(code).1,
+        });
         (*r).header_size = header_size as usize;
         (*r).set_chunked(chunked);
         (*r).set_header_sent(1);
@@ -146,15 +161,12 @@ unsafe fn restore_reply(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
 unsafe fn write_head(r: *mut ngx_http_request_t, writer: &mut Writer) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
-        writer.raw(text::bytes((*r).request_line));
-        writer.raw(b"\r\n");
+        let out = writer.buffer();
+        head::pack_line(text::bytes((*r).request_line), out);
         for_each_header(&raw const (*r).headers_in.headers.part, |header| {
-            writer.raw(text::bytes(header.key));
-            writer.raw(b": ");
-            writer.raw(text::bytes(header.value));
-            writer.raw(b"\r\n");
+            head::pack_field(text::bytes(header.key), text::bytes(header.value), out);
         });
-        writer.raw(b"\r\n")
+        out.len()
     }
 }
 
@@ -272,10 +284,17 @@ unsafe fn write_headers_out(r: *mut ngx_http_request_t, writer: &mut Writer) {
     // SAFETY: the caller's promise.
     unsafe {
         for_each_header(&raw const (*r).headers_out.headers.part, |header| {
-            if header.hash != 0 {
-                writer.number(1);
-                writer.bytes(text::bytes(header.key));
-                writer.bytes(text::bytes(header.value));
+            if header.hash == 0 {
+                return;
+            }
+            let (key, value) = (text::bytes(header.key), text::bytes(header.value));
+            match head::code_of(key, value) {
+                Some(code) => writer.number(code.into()),
+                None => {
+                    writer.number(RAW);
+                    writer.bytes(key);
+                    writer.bytes(value);
+                }
             }
         });
     }
@@ -286,8 +305,12 @@ unsafe fn write_headers_out(r: *mut ngx_http_request_t, writer: &mut Writer) {
 ///
 /// As for [`Snapshot::restore`].
 unsafe fn restore_headers_out(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) -> bool {
-    while reader.number() != 0 {
-        let (key, value) = (reader.bytes(), reader.bytes());
+    loop {
+        let (key, value) = match reader.number() {
+            0 => return true,
+            RAW => (reader.bytes(), reader.bytes()),
+            code => known(code),
+        };
         // SAFETY: a new element of an initialised list; all zeros is valid; the bytes live as long as the request.
         unsafe {
             let header: *mut ngx_table_elt_t =
@@ -302,7 +325,12 @@ unsafe fn restore_headers_out(r: *mut ngx_http_request_t, reader: &mut Reader<'_
             (*header).lowcase_key = (*header).key.data;
         }
     }
-    true
+}
+
+/// A field that was written as a number.
+fn known(code: u32) -> (&'static [u8], &'static [u8]) {
+    let (name, value) = u8::try_from(code).ok().and_then(head::decode).unwrap_or_default();
+    (name.as_bytes(), value.unwrap_or_default().as_bytes())
 }
 
 /// `$1` and so on, as the last regular expression has left them.
