@@ -349,6 +349,10 @@ impl Request {
                 return Err(Status::INTERNAL_ERROR);
             }
             (*self.0).headers_out.content_length_n = -1;
+            if head.status == 101 {
+                // nginx has no words for this status.
+                (*self.0).headers_out.status_line = text::borrowed(b"101 Switching Protocols");
+            }
             let status = Status(ngx_http_send_header(self.0));
             if status.is_failure() || (*self.0).header_only() != 0 {
                 return Err(status);

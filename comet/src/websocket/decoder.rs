@@ -199,12 +199,18 @@ impl Partial {
         if len < least || len > i64::MAX as u64 {
             return Err(protocol_error("bad length"));
         }
+        let compressed = match &self.message {
+            Some(message) => message.compressed,
+            None => first & RSV1 != 0,
+        };
         let has = self.message.as_ref().map_or(0, |message| message.data.len() as u64);
-        if !opcode.is_control() && len.saturating_add(has) > policy.max_message.unwrap_or(0) {
+        let max = policy.max_message.unwrap_or(0);
+        // What does not shrink gets a little larger.
+        let max = if compressed { max.saturating_add(max / 16 + 64) } else { max };
+        if !opcode.is_control() && len.saturating_add(has) > max {
             return Err(TOO_LARGE);
         }
         let Ok(mask) = mask.try_into() else { return Ok(None) };
-        let compressed = first & RSV1 != 0;
         if matches!(opcode, Opcode::Text | Opcode::Binary) {
             let binary = opcode == Opcode::Binary;
             self.message = Some(Message { binary, compressed, data: Vec::new(), checked: 0 });

@@ -7,6 +7,8 @@ use thiserror::Error;
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// A last block, empty: it ends the data where the message ends, and not if the message breaks off inside a block.
 const LAST: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
+/// How often a message may end the data.
+const MAX_ENDS: u32 = 64;
 /// How much room for output is made at a time.
 const STEP: usize = 8 << 10;
 
@@ -42,7 +44,7 @@ pub fn compress(payload: &[u8], window_bits: u8) -> Option<Vec<u8>> {
 pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::new();
     let mut inflate = Decompress::new(false);
-    let mut is_complete = false;
+    let (mut is_complete, mut ends) = (false, 0);
     for mut input in [payload, &TAIL, &LAST] {
         loop {
             if out.len() == out.capacity() {
@@ -59,7 +61,12 @@ pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
             }
             is_complete = status == Status::StreamEnd;
             if is_complete {
-                // A sender may end the data for good, and what follows begins anew (section 7.2.3.4).
+                // A sender may end the data for good, and what follows begins anew (section 7.2.3.4). To begin costs more
+                // than the two bytes that an end takes.
+                ends += 1;
+                if ends > MAX_ENDS {
+                    return Err(InflateError::Invalid);
+                }
                 inflate.reset(false);
             }
             // Room that is left says that there is no more to come.
@@ -132,6 +139,14 @@ mod tests {
         let (narrow, wide) = (compress(&twice, 9), compress(&twice, 11).unwrap());
         assert!(wide.len() < 800);
         assert_eq!(narrow, None);
+    }
+
+    #[test]
+    fn data_that_end_all_the_time_are_refused() {
+        // An empty block that says that it is the last one.
+        let few = [0x03, 0x00].repeat(50);
+        assert_eq!(inflate(&[&few[..], &[0]].concat(), 10).as_deref(), Ok(&b""[..]));
+        assert_eq!(inflate(&[0x03, 0x00].repeat(1000), 10), Err(InflateError::Invalid));
     }
 
     #[test]

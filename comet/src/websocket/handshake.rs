@@ -75,9 +75,9 @@ impl HandshakeError {
         let sentence = self.to_string().into_bytes();
         match self {
             // Section 4.4: the client may try again with a version that is named.
-            HandshakeError::Version => {
-                Reply::text(426, sentence).header("Sec-WebSocket-Version", &b"13"[..])
-            }
+            HandshakeError::Version => Reply::text(426, sentence)
+                .header("Upgrade", &b"websocket"[..])
+                .header("Sec-WebSocket-Version", &b"13"[..]),
             HandshakeError::Key | HandshakeError::Http => Reply::text(400, sentence),
         }
     }

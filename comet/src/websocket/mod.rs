@@ -26,8 +26,8 @@ pub const INTERNAL_ERROR: u16 = 1011;
 /// "The server restarts; come again" (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
 
-/// Messages below this many bytes are not worth compressing.
-const MIN_COMPRESSED: usize = 64;
+/// Bytes of messages that are compressed: fewer are not worth it, and more would hold up everybody else on the worker.
+const COMPRESSED: std::ops::RangeInclusive<usize> = 64..=1 << 20;
 
 /// How messages look for a client, as its handshake has settled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ fn meta(message: &Message) -> String {
 
 fn data_frame(deflate: Option<Deflate>, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let compressed = deflate
-        .filter(|_| payload.len() >= MIN_COMPRESSED)
+        .filter(|_| COMPRESSED.contains(&payload.len()))
         .and_then(|deflate| compress(payload, deflate.window_bits));
     match compressed {
         Some(compressed) => encode(opcode, true, &compressed),
@@ -123,6 +123,7 @@ mod tests {
         let form = Form { deflate: Some(Deflate { window_bits: 15 }), ..PLAIN };
         let long = vec![b'a'; 1000];
         let frame = message_frame(form, &message(b""), &long);
+        assert_eq!(message_frame(form, &message(b""), &vec![b'a'; (1 << 20) + 1])[0], 0x81);
         assert_eq!(frame[0], 0xc1);
         assert_eq!(inflate(&frame[2..], 1000).as_deref(), Ok(&long[..]));
         assert_eq!(message_frame(form, &message(b""), b"short")[0], 0x81);

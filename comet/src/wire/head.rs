@@ -2,7 +2,8 @@
 //! most of their bytes are the same in all.
 //!
 //! A line is packed as one byte for a whole field that clients send often; or as a byte for its name, and the value with its
-//! length; or, with a byte that says so, as it came. What is unpacked is what was packed, to the byte.
+//! length; or, with a byte that says so, as it came. Names and values are
+//! unpacked as they were packed, to the byte.
 
 /// A field name as clients write it, and values that many of them send.
 struct Known {
@@ -82,8 +83,9 @@ const KNOWN: [Known; 51] = [
 const FIRST: u8 = 0x10;
 /// Stands for nothing: the whole line follows.
 const LINE: u8 = 0;
-const SEPARATOR: &[u8] = b": ";
-const LINE_END: &[u8] = b"\r\n";
+/// No line gets longer than the client's was: it has to fit again into the buffers that it has fitted into.
+const SEPARATOR: &[u8] = b":";
+const LINE_END: &[u8] = b"\n";
 /// The longest name, and one more.
 const LENGTHS: usize = 27;
 
@@ -274,11 +276,11 @@ mod tests {
         );
         assert_eq!(
             unpacked,
-            "GET /sub?id=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\nsec-ch-ua-mobile: ?0\r\n\
-             Accept: */*\r\nSec-Fetch-Site: same-origin\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
-             X-Own: 1\r\nCookie: a=b\r\n\r\n"
+            "GET /sub?id=1 HTTP/1.1\nHost:127.0.0.1\nConnection:keep-alive\nsec-ch-ua-mobile:?0\n\
+             Accept:*/*\nSec-Fetch-Site:same-origin\nAccept-Encoding:gzip, deflate, br, zstd\n\
+             X-Own:1\nCookie:a=b\n\n"
         );
-        let whole = "..GET /sub?id=1 HTTP/1.1".len() + "..X-Own: 1".len();
+        let whole = "..GET /sub?id=1 HTTP/1.1".len() + "..X-Own:1".len();
         assert_eq!(len, whole + 6 + "..a=b".len());
     }
 
@@ -288,10 +290,7 @@ mod tests {
             "\u{e9} /",
             &[("\u{e9}-\u{ff}", "\u{80}"), ("accept", "x"), ("ACCEPT", "*/*"), ("A", "")],
         );
-        assert_eq!(
-            unpacked,
-            "\u{e9} /\r\n\u{e9}-\u{ff}: \u{80}\r\naccept: x\r\nACCEPT: */*\r\nA: \r\n\r\n"
-        );
+        assert_eq!(unpacked, "\u{e9} /\n\u{e9}-\u{ff}:\u{80}\naccept:x\nACCEPT:*/*\nA:\n\n");
         assert_eq!((decode(LINE), decode(FIRST - 1), decode(0xff)), (None, None, None));
     }
 
@@ -300,7 +299,7 @@ mod tests {
         for len in [0, 1, 127, 128, 16_383, 16_384, 3_000_000] {
             let value = "v".repeat(len);
             for name in ["Cookie", "X-Own"] {
-                assert_eq!(round("", &[(name, &value)]).1, format!("\r\n{name}: {value}\r\n\r\n"));
+                assert_eq!(round("", &[(name, &value)]).1, format!("\n{name}:{value}\n\n"));
             }
         }
     }

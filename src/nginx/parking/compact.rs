@@ -2,7 +2,8 @@
 //!
 //! To sleep, the request is ended through nginx's own keep-alive path without a reply and without a line in the access log.
 //! That frees its pool and header buffers. The connection is left with a read handler of ours, which notices when the
-//! client goes away.
+//! client goes away. Both happen at the end of the turn of the event loop, in one step: in between, the connection is an
+//! idle one, which nginx closes when connections run short.
 //!
 //! To wake, the head is fed to nginx through the connection's `recv`, as if the client had just sent it. nginx parses it
 //! and makes a new request; our handler, the last of the post-read phase, recognises it, puts back what the former one
@@ -10,7 +11,7 @@
 //! and the access log gets its one line.
 //!
 //! ```text
-//! content handler ──► falling asleep ──(request gone: posted event)──► asleep ──(answer, or client gone)──► awake
+//! content handler ──► falling asleep ──(posted event: request ended)──► asleep ──(answer, or client gone)─► awake
 //!                            │  an answer that comes already is kept until then                 │
 //!                            └──────────(connection closed instead)──► gone                     └─► replay, reply
 //! ```
@@ -22,19 +23,18 @@
 //! What cannot be put back exactly is parked in the plain way: see [`is_usable`] and [`is_streamable`].
 
 use std::cell::RefCell;
-use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use comet::hub::Key;
 use nginx_sys::{
     ngx_add_timer, ngx_array_push, ngx_conf_t, ngx_connection_t, ngx_cycle, ngx_del_timer,
-    ngx_event_handler_pt, ngx_event_t, ngx_http_cleanup_add, ngx_http_conf_ctx_t,
-    ngx_http_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
-    ngx_http_core_module, ngx_http_finalize_request, ngx_http_handler_pt,
-    ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_request_t, ngx_int_t, ngx_module_t,
-    ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN, NGX_DECLINED,
-    NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
-    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
+    ngx_event_handler_pt, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_connection_t,
+    ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
+    ngx_http_finalize_request, ngx_http_handler_pt, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+    ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_recv_pt, ngx_reusable_connection, ngx_uint_t,
+    off_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST,
+    NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE, NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10,
+    NGX_HTTP_VERSION_20,
 };
 
 use super::live::{self, Live};
@@ -91,7 +91,7 @@ pub(super) struct Sleeper {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The request has not been freed yet.
+    /// The request has not been ended yet.
     Falling,
     /// The connection is ours.
     Asleep,
@@ -127,8 +127,8 @@ pub(super) enum Awakening {
 }
 
 thread_local! {
-    /// Those whose request has been freed, until the end of this turn of the event loop.
-    static FALLING: RefCell<Vec<Parked>> = const { RefCell::new(Vec::new()) };
+    /// Those who are to sleep at the end of this turn of the event loop, and their requests.
+    static FALLING: RefCell<Vec<(Parked, *mut ngx_http_request_t)>> = const { RefCell::new(Vec::new()) };
     static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
     /// The one whose head is being replayed.
     static WAKING: RefCell<Option<Waking>> = const { RefCell::new(None) };
@@ -206,7 +206,7 @@ pub unsafe fn install(cf: *mut ngx_conf_t) -> bool {
 pub fn park(request: &Request) -> Option<Parked> {
     let r = request.0;
     // SAFETY: a living request in its content handler. The sleeper lives until it was answered or its connection was
-    // found to have gone. The cleanup handler is called when the request is freed.
+    // found to have gone. `count` keeps the request until the end of this turn, when it is finalized.
     unsafe {
         if !is_usable(r) {
             return None;
@@ -252,7 +252,6 @@ unsafe fn fall(
     unsafe {
         let realip = MODULES.with_borrow(|modules| modules.realip);
         let keeps_address = realip.is_some_and(|index| !(*(*r).ctx.add(index)).is_null());
-        let cleanup = ngx_http_cleanup_add(r, 0).as_mut()?;
         let c = (*r).connection;
         let sleeper = Box::into_raw(Box::new(Sleeper {
             connection: c,
@@ -268,11 +267,11 @@ unsafe fn fall(
             is_stream: false,
             coded: (*r).chunked() != 0,
         }));
-        cleanup.data = sleeper.cast();
-        cleanup.handler = Some(request_is_free);
-        (*r).set_keepalive(1);
-        (*r).set_logged(1);
-        NonNull::new(sleeper).map(Parked)
+        let parked = Parked(NonNull::new(sleeper)?);
+        (*r).set_count((*r).count() + 1);
+        FALLING.with_borrow_mut(|falling| falling.push((parked, r)));
+        FALL.with_borrow(|fall| fall.as_ref().map(Timer::post_now));
+        Some(parked)
     }
 }
 
@@ -417,21 +416,18 @@ impl Parked {
     }
 }
 
-/// The request has been freed. Its connection is asleep at the end of this turn, before anything can come in.
-unsafe extern "C" fn request_is_free(data: *mut c_void) {
-    if let Some(sleeper) = NonNull::new(data.cast::<Sleeper>()) {
-        FALLING.with_borrow_mut(|falling| falling.push(Parked(sleeper)));
-        FALL.with_borrow(|fall| fall.as_ref().map(Timer::post_now));
-    }
-}
-
-/// Takes over the connections of requests that were freed.
+/// Ends requests in silence and takes over their connections, before anything new can come in.
 fn fall_asleep() {
-    for parked in FALLING.take() {
-        // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`.
+    for (parked, r) in FALLING.take() {
+        // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`. Until
+        // then nothing else ends the request: it is counted, its event handlers do nothing (`ngx_http_block_reading`,
+        // `ngx_http_request_empty_handler`), and its connection is neither idle nor reusable.
         unsafe {
             let sleeper = parked.0.as_ptr();
             let c = (*sleeper).connection;
+            (*r).set_keepalive(1);
+            (*r).set_logged(1);
+            ngx_http_finalize_request(r, NGX_DONE as ngx_int_t);
             let ours = (*c).fd != -1
                 && (*c).number == (*sleeper).number
                 && ptr::eq((*c).data, (*sleeper).http.cast());
@@ -513,9 +509,8 @@ pub(super) unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
         match libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) {
             0 => true,
             -1 => {
-                let error = std::io::Error::last_os_error();
-                (*(*c).read).set_ready(0);
-                error.kind() != std::io::ErrorKind::WouldBlock
+                // The read event stays ready: TLS may hold more than the socket does.
+                std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
             }
             _ => false,
         }

@@ -124,7 +124,15 @@ unsafe fn watch(r: *mut ngx_http_request_t) -> bool {
     // request's read handler.
     unsafe {
         let own_connection = (*r).http_version < NGX_HTTP_VERSION_20 as ngx_uint_t;
-        !own_connection || ngx_handle_read_event((*(*r).connection).read, 0) == NGX_OK as ngx_int_t
+        let read = (*(*r).connection).read;
+        if own_connection && ngx_handle_read_event(read, 0) != NGX_OK as ngx_int_t {
+            return false;
+        }
+        // The client's end may have come along with its request: epoll does not tell again.
+        if own_connection && (*read).ready() != 0 {
+            ngx_post_event(read, &raw mut ngx_posted_next_events);
+        }
+        true
     }
 }
 

@@ -8,10 +8,10 @@ use std::ptr;
 
 use comet::wire::head;
 use nginx_sys::{
-    ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_request_empty_handler,
-    ngx_http_request_t, ngx_http_update_location_config, ngx_http_variable_t, ngx_list_part_t,
-    ngx_list_push, ngx_palloc, ngx_pool_cleanup_add, ngx_str_t, ngx_table_elt_t, ngx_uint_t,
-    sockaddr, socklen_t, time_t,
+    ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_get_indexed_variable,
+    ngx_http_request_empty_handler, ngx_http_request_t, ngx_http_update_location_config,
+    ngx_http_variable_t, ngx_list_part_t, ngx_list_push, ngx_palloc, ngx_pool_cleanup_add,
+    ngx_str_t, ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t, time_t,
 };
 
 use super::blob::{Reader, Writer};
@@ -33,9 +33,13 @@ pub struct Snapshot {
     request_length: u32,
     method: u32,
     start_msec: u16,
-    keepalive: bool,
+    /// [`KEEPALIVE`] and [`PIPELINE`].
+    flags: u8,
     limit_req_status: u8,
 }
+
+const KEEPALIVE: u8 = 1;
+const PIPELINE: u8 = 2;
 
 impl Snapshot {
     /// Takes what a request knows.
@@ -49,7 +53,7 @@ impl Snapshot {
         unsafe {
             let head = write_head(r, &mut writer) as u32;
             write_limits(r, &mut writer);
-            write_variables(r, &mut writer);
+            write_variables(r, &mut writer, keeps_address);
             write_headers_out(r, &mut writer);
             write_captures(r, &mut writer);
             write_address(r, &mut writer, keeps_address);
@@ -62,7 +66,7 @@ impl Snapshot {
                 request_length: (*r).request_length as u32,
                 method: (*r).method as u32,
                 start_msec: (*r).start_msec as u16,
-                keepalive: (*r).keepalive() != 0,
+                flags: flag((*r).keepalive(), KEEPALIVE) | flag((*r).pipeline(), PIPELINE),
                 limit_req_status: (*r).limit_req_status() as u8,
             }
         }
@@ -100,7 +104,8 @@ impl Snapshot {
             restore_address(r, &mut reader);
             restore_reply(r, &mut reader);
             ngx_http_update_location_config(r);
-            (*r).set_keepalive(self.keepalive.into());
+            (*r).set_keepalive((self.flags & KEEPALIVE != 0).into());
+            (*r).set_pipeline((self.flags & PIPELINE != 0).into());
             (*r).write_event_handler = Some(ngx_http_request_empty_handler);
             done
         }
@@ -150,6 +155,14 @@ unsafe fn restore_reply(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
         (*r).header_size = header_size as usize;
         (*r).set_chunked(chunked);
         (*r).set_header_sent(1);
+    }
+}
+
+fn flag(is_set: u32, flag: u8) -> u8 {
+    if is_set != 0 {
+        flag
+    } else {
+        0
     }
 }
 
@@ -232,16 +245,21 @@ unsafe fn restore_limits(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
 /// # Safety
 ///
 /// As for [`Snapshot::take`].
-unsafe fn write_variables(r: *mut ngx_http_request_t, writer: &mut Writer) {
+unsafe fn write_variables(r: *mut ngx_http_request_t, writer: &mut Writer, keeps_address: bool) {
     // SAFETY: the caller's promise; a request has one value for each indexed variable.
     unsafe {
         let main = *(*r).main_conf.add(ngx_http_core_module.ctx_index);
         let main: *mut ngx_http_core_main_conf_t = main.cast();
         let known: &[ngx_http_variable_t] = (*main).variables.as_slice();
         for (index, variable) in known.iter().enumerate() {
+            let name = text::bytes(variable.name);
+            if keeps_address && REALIP.contains(&name) {
+                ngx_http_get_indexed_variable(r, index as ngx_uint_t);
+            }
             let value = &*(*r).variables.add(index);
             let keeps = value.valid() != 0 && value.no_cacheable() == 0 && value.not_found() == 0;
-            if keeps && !shows_the_head(text::bytes(variable.name)) {
+            let again = shows_the_head(name) && is_in_head(r, value.as_bytes());
+            if keeps && !again {
                 writer.number(index as u32 + 1);
                 writer.bytes(value.as_bytes());
             }
@@ -250,8 +268,31 @@ unsafe fn write_variables(r: *mut ngx_http_request_t, writer: &mut Writer) {
     }
 }
 
+/// What realip tells only as long as it knows the request itself.
+const REALIP: [&[u8]; 2] = [b"realip_remote_addr", b"realip_remote_port"];
+
 fn shows_the_head(name: &[u8]) -> bool {
     [&b"http_"[..], b"arg_", b"cookie_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a value is a piece of the request line or of a header, and not one that `set` has given to the variable.
+///
+/// # Safety
+///
+/// As for [`Snapshot::take`].
+unsafe fn is_in_head(r: *mut ngx_http_request_t, value: &[u8]) -> bool {
+    let is_in = |head: &[u8]| {
+        let (head, value) = (head.as_ptr_range(), value.as_ptr_range());
+        head.start <= value.start && value.end <= head.end
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut found = is_in(text::bytes((*r).request_line));
+        for_each_header(&raw const (*r).headers_in.headers.part, |header| {
+            found = found || is_in(text::bytes(header.value));
+        });
+        found
+    }
 }
 
 /// # Safety
@@ -359,11 +400,15 @@ unsafe fn write_captures(r: *mut ngx_http_request_t, writer: &mut Writer) {
 /// As for [`Snapshot::restore`].
 unsafe fn restore_captures(r: *mut ngx_http_request_t, reader: &mut Reader<'_>) {
     let count = reader.number() as usize;
-    // SAFETY: the pool of a living request has room for `count` offsets; the data live as long as the request.
+    // SAFETY: the pool of a living request has room for the offsets; the data live as long as the request. The next regular
+    // expression may write as many as any of the configuration has (`ngx_http_regex_exec` uses the array that it finds).
     unsafe {
+        let main = *(*r).main_conf.add(ngx_http_core_module.ctx_index);
+        let main: *const ngx_http_core_main_conf_t = main.cast();
+        let room = count.max((*main).ncaptures);
         let captures: *mut c_int = match count {
             0 => ptr::null_mut(),
-            count => ngx_palloc((*r).pool, count * size_of::<c_int>()).cast(),
+            _ => ngx_palloc((*r).pool, room * size_of::<c_int>()).cast(),
         };
         for index in 0..count {
             let offset = reader.number() as c_int;
