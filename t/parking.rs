@@ -5,20 +5,25 @@ mod support;
 
 use std::fs;
 
-use support::nginx::{has_or_skip, make_certificate};
+use support::nginx::has_or_skip;
 use support::push::{publisher, subscriber};
-use support::{process, wait, Client, Config, Nginx, Request};
+use support::{wait, Client, Config, Nginx, Request};
 
-/// Everything of a request that its head does not say, or that parking could disturb.
+/// Everything of a request that its head does not say, or that parking could disturb. The last field, whether the request
+/// took a second or more, is not compared: it depends on the machine.
 const LOG: &str = "log_format parking escape=json '$request|$status|$bytes_sent|$body_bytes_sent|\
     $request_length|$connection_requests|$uri|$args|$remote_addr|$remote_user|$host|$server_name|\
-    $http_user_agent|$http_cookie|$sent_http_etag|$sent_http_x_mark|$limit_req_status|$pipe|$waited';
+    $http_user_agent|$http_cookie|$sent_http_etag|$sent_http_x_mark|$limit_req_status|$pipe|\
+    $request_method|$request_uri|$document_uri|$server_protocol|$request_completion|$http_x_twice|\
+    $sent_http_content_type|$sent_http_connection|$sent_http_content_length|$waited';
     map $request_time $waited { \"~^0\\.\" short; default long; }";
 
 /// How the wait of a parked request ends.
 #[derive(Clone, Copy)]
 enum End {
     Message,
+    /// After more than a second.
+    LateMessage,
     Deletion,
     Timeout,
     ClientGone,
@@ -33,6 +38,16 @@ struct Seen {
     log: Vec<String>,
 }
 
+/// What is not the same in two runs.
+#[derive(Debug)]
+struct Run {
+    seen: Seen,
+    /// Whether the log says that the request took a second or more.
+    took_long: bool,
+    /// Lines about sub-requests, `/worker` and publishers apart, in the log of the whole server.
+    others: Vec<String>,
+}
+
 /// A request, where it goes, and what is special about it.
 struct Scenario {
     config: Config,
@@ -42,7 +57,11 @@ struct Scenario {
 
 impl Scenario {
     fn new(request: Request) -> Self {
-        Scenario { config: Config::push(1), request: request.to_bytes(), end: End::Message }
+        Self::raw(request.to_bytes())
+    }
+
+    fn raw(request: Vec<u8>) -> Self {
+        Scenario { config: Config::push(1), request, end: End::Message }
     }
 
     fn to_sub() -> Self {
@@ -65,18 +84,22 @@ impl Scenario {
         Scenario { end, ..self }
     }
 
-    fn see(&self, park: &str) -> Seen {
+    fn run(&self, park: &str) -> Run {
         let config = self.config.clone().http(LOG).http(&format!("push_park {park};"));
         let config = config.http("access_log @dir@/parking.log parking;");
+        // Ends while the request in question waits: then a second has gone by.
+        let config = config.server(
+            "location = /second { access_log off; set $push_channel_id second; push_subscriber; push_subscriber_timeout 2s; }",
+        );
         let nginx = Nginx::start(config.subscriber("access_log @dir@/parking.log parking;"));
         let mut client = nginx.client();
         client.send_bytes(&self.request);
         nginx.wait_for_subscribers("a", 1);
         match self.end {
-            End::Message => {
-                let request = Request::post(&publisher("a"), "a message of more than twenty bytes");
-                let request = request.header("Content-Type", "text/plain");
-                nginx.request(&request).expect_status(201);
+            End::Message => publish(&nginx),
+            End::LateMessage => {
+                nginx.get("/second").expect_status(304);
+                publish(&nginx);
             }
             End::Deletion => {
                 nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
@@ -85,22 +108,52 @@ impl Scenario {
             End::ClientGone => {
                 drop(client);
                 nginx.wait_for_subscribers("a", 0);
-                return Seen { reply: None, kept: false, log: lines(&nginx) };
+                return Run::new(&nginx, None, false);
             }
         }
         let response = client.response();
         let (head, body) = response.bytes_without_date();
         let reply = Some((without_last_modified(&head), body.to_vec()));
         let kept = !response.head.contains("Connection: close") && is_kept(&mut client);
-        Seen { reply, kept, log: lines(&nginx) }
+        Run::new(&nginx, reply, kept)
     }
 
     /// Sees the same with both ways to park.
     fn same(self) -> Seen {
-        let (compact, plain) = (self.see("compact"), self.see("plain"));
-        assert_eq!(compact, plain);
-        compact
+        let [compact, _plain] = self.same_runs();
+        compact.seen
     }
+
+    fn same_runs(self) -> [Run; 2] {
+        let (compact, plain) = (self.run("compact"), self.run("plain"));
+        assert_eq!(compact.seen, plain.seen);
+        [compact, plain]
+    }
+}
+
+impl Run {
+    /// Reads the log's lines about subscribers: exactly one for each request.
+    fn new(nginx: &Nginx, reply: Option<(String, Vec<u8>)>, kept: bool) -> Self {
+        let read = || {
+            let log = fs::read_to_string(nginx.dir().join("parking.log")).unwrap_or_default();
+            let about = |line: &&str| !line.contains("/pub") && !line.contains("/worker");
+            let lines: Vec<String> = log.lines().filter(about).map(str::to_owned).collect();
+            (!lines.is_empty()).then_some(lines)
+        };
+        let lines = wait::until("a line in the log", read);
+        let took_long = lines[0].ends_with("|long");
+        let without_last = |line: &String| line.rsplit_once('|').unwrap_or_default().0.to_owned();
+        let log = lines.iter().map(without_last).collect();
+        let other = fs::read_to_string(nginx.dir().join("others.log")).unwrap_or_default();
+        let others = other.lines().map(str::to_owned).collect();
+        Run { seen: Seen { reply, kept, log }, took_long, others }
+    }
+}
+
+fn publish(nginx: &Nginx) {
+    let request = Request::post(&publisher("a"), "a message of more than twenty bytes");
+    let request = request.header("Content-Type", "text/plain");
+    nginx.request(&request).expect_status(201);
 }
 
 fn is_kept(client: &mut Client) -> bool {
@@ -112,23 +165,16 @@ fn without_last_modified(head: &str) -> String {
     head.lines().filter(|line| !line.starts_with("Last-Modified:")).collect::<Vec<_>>().join("\n")
 }
 
-/// The log's lines about subscribers: exactly one for each request.
-fn lines(nginx: &Nginx) -> Vec<String> {
-    let read = || {
-        let log = fs::read_to_string(nginx.dir().join("parking.log")).unwrap_or_default();
-        let about = |line: &&str| !line.contains("/pub") && !line.contains("/worker");
-        let lines: Vec<String> = log.lines().filter(about).map(str::to_owned).collect();
-        (!lines.is_empty()).then_some(lines)
-    };
-    wait::until("a line in the log", read)
-}
-
 fn field(seen: &Seen, place: usize) -> &str {
     seen.log[0].split('|').nth(place).unwrap_or_default()
 }
 
 fn mark(seen: &Seen) -> &str {
     field(seen, 15)
+}
+
+fn to(target: &str) -> Scenario {
+    Scenario::new(Request::get(target))
 }
 
 #[test]
@@ -138,11 +184,19 @@ fn a_message_a_deletion_a_timeout_and_a_client_that_goes() {
     assert_eq!(seen.log.len(), 1, "{:?}", seen.log);
     let seen = Scenario::to_sub().end(End::Deletion).same();
     assert_eq!((field(&seen, 1), seen.kept), ("410", true));
-    let late = Scenario::to_sub().subscriber("push_subscriber_timeout 2s;").end(End::Timeout);
-    let seen = late.same();
-    assert_eq!((field(&seen, 1), field(&seen, 18), seen.kept), ("304", "long", true));
     let seen = Scenario::to_sub().end(End::ClientGone).same();
     assert_eq!((field(&seen, 1), seen.log.len()), ("499", 1));
+}
+
+#[test]
+fn the_time_in_the_log_is_that_since_the_client_asked() {
+    let late = Scenario::to_sub().subscriber("push_subscriber_timeout 2s;").end(End::Timeout);
+    for run in late.same_runs() {
+        assert_eq!((field(&run.seen, 1), run.seen.kept, run.took_long), ("304", true, true));
+    }
+    for run in Scenario::to_sub().end(End::LateMessage).same_runs() {
+        assert_eq!((field(&run.seen, 1), run.took_long), ("200", true));
+    }
 }
 
 #[test]
@@ -164,6 +218,41 @@ fn heads_of_all_sizes() {
 }
 
 #[test]
+fn heads_that_are_just_not_too_large() {
+    // A line of a header must fit into one of the large buffers. Nothing may make it longer than it came.
+    let limits = "client_header_buffer_size 64; large_client_header_buffers 4 512;";
+    let head = |target: &str, cookie: usize| {
+        let cookie = "c".repeat(cookie);
+        format!("GET {target} HTTP/1.1\r\nHost:localhost\r\nCookie:{cookie}\r\n\r\n").into_bytes()
+    };
+    let at_once = "location = /at-once { push_subscriber interval-poll; push_channel_id a; }";
+    let nginx = Nginx::start(Config::push(1).http(limits).server(at_once));
+    let is_taken = |length: &usize| {
+        let mut client = nginx.client();
+        client.send_bytes(&head("/at-once", *length));
+        client.response().status == 304
+    };
+    let longest = (400..600).rev().find(is_taken).expect("a length that nginx takes");
+    for length in [longest - 1, longest] {
+        let seen = Scenario::raw(head("/sub?id=a", length)).http(limits).same();
+        assert_eq!(field(&seen, 13).len(), length);
+    }
+}
+
+#[test]
+fn heads_that_are_written_in_another_way() {
+    for head in [
+        "GET /sub?id=a HTTP/1.1\nHost: localhost\nUser-Agent:none\n\n",
+        "\r\n\r\nGET http://LOCALHOST/sub?id=a HTTP/1.1\r\nhOST:   localhost   \r\nX-Empty:\r\n\r\n",
+        "GET  //./sub?id=a&b=%20c HTTP/1.1\r\nHost: localhost\r\nhas_underscore: 1\r\n\r\n",
+        "GET /x/../sub?id=a#part HTTP/1.1\r\nHost: localhost:1\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let seen = Scenario::raw(head.into()).same();
+        assert_eq!((field(&seen, 1), field(&seen, 6)), ("200", "/sub"), "{head}");
+    }
+}
+
+#[test]
 fn versions_and_connections() {
     let get = || Request::get(&subscriber("a"));
     for (request, kept) in [
@@ -176,12 +265,19 @@ fn versions_and_connections() {
     for (text, kept) in [
         ("keepalive_requests 1;", false),
         ("keepalive_timeout 0;", false),
+        ("keepalive_timeout 75s 60s;", true),
         ("keepalive_disable safari;", true),
         ("lingering_close always;", true),
     ] {
         let seen = Scenario::to_sub().subscriber(text).same();
         assert_eq!(seen.kept, kept, "{text}");
     }
+    let safari = get().header(
+        "User-Agent",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/17.0 Safari/605.1.15",
+    );
+    let seen = Scenario::new(safari).subscriber("keepalive_disable safari;").same();
+    assert!(!seen.kept);
 }
 
 #[test]
@@ -200,6 +296,14 @@ fn variables_keep_their_values() {
     let seen =
         Scenario::to_sub().subscriber("if ($arg_id = a) { add_header X-Mark in-if; }").same();
     assert_eq!(mark(&seen), "in-if");
+}
+
+#[test]
+fn variables_that_have_the_name_of_a_part_of_the_head_keep_their_values() {
+    for name in ["$http_x_mine", "$arg_mine", "$cookie_mine"] {
+        let text = format!("set {name} m-$arg_id; add_header X-Mark {name};");
+        assert_eq!(mark(&Scenario::to_sub().subscriber(&text).same()), "m-a", "{name}");
+    }
 }
 
 #[test]
@@ -223,7 +327,6 @@ fn a_request_id_is_made_once() {
 
 #[test]
 fn captures_keep_their_values() {
-    let to = |target: &str| Scenario::new(Request::get(target));
     let seen = to("/channel/a/x")
         .server("location ~ ^/channel/(.*)/(.*)$ { push_subscriber; push_channel_id $1; add_header X-Mark $1$2; }")
         .same();
@@ -232,11 +335,26 @@ fn captures_keep_their_values() {
         .server("location ~ ^/named/(?<name>.*)$ { push_subscriber; push_channel_id $name; add_header X-Mark n-$name; }")
         .same();
     assert_eq!(mark(&seen), "n-a");
+    // What is not evaluated before the log is written.
+    let seen = to("/late/a")
+        .http("map '' $late { default $1; }")
+        .server("location ~ ^/late/(.*)$ { push_subscriber; push_channel_id $1; add_header X-Mark l-$late; }")
+        .same();
+    assert_eq!(mark(&seen), "l-a");
+}
+
+#[test]
+fn regular_expressions_find_room_for_their_captures_after_the_wait() {
+    let seen = to("/channel/a")
+        .http("map $http_user_agent $many { '~^(?<c1>.)(?<c2>.)(?<c3>.)(?<c4>.)(?<c5>.)(?<c6>.)' $c1$c2$c3$c4$c5$c6; }")
+        .server("location ~ ^/channel/(.*)$ { push_subscriber; push_channel_id $1; add_header X-Mark $many-$1; }");
+    let request = Request::get("/channel/a").header("User-Agent", "abcdef");
+    let seen = Scenario { request: request.to_bytes(), ..seen }.same();
+    assert_eq!(mark(&seen), "abcdef-a");
 }
 
 #[test]
 fn redirects_within_the_server() {
-    let to = |target: &str| Scenario::new(Request::get(target));
     let sub = "push_subscriber; push_channel_id a;";
     let seen = to("/old").server("location = /old { rewrite ^ /sub?id=a last; }").same();
     assert_eq!(field(&seen, 6), "/sub");
@@ -246,9 +364,14 @@ fn redirects_within_the_server() {
         format!("location = /try {{ try_files /none @named; }} location @named {{ {sub} }}");
     assert_eq!(field(&to("/try").server(&named).same(), 6), "/try");
     to("/none").server("error_page 404 = /sub?id=a;").same();
+    to("/none").server("error_page 404 /sub?id=a;").same();
     to("/arguments")
         .server("location = /arguments { set $args id=a; rewrite ^ /sub last; }")
         .same();
+    let seen = to("/arguments?id=b")
+        .server(&format!("location = /arguments {{ set $args x=y; {sub} }}"))
+        .same();
+    assert_eq!(field(&seen, 7), "x=y");
     let accel = "location = /app { proxy_pass http://127.0.0.1:@port@/accel; }
                  location = /accel { access_log off; add_header X-Accel-Redirect /sub?id=a; return 200; }";
     let seen = to("/app").server(accel).same();
@@ -257,22 +380,14 @@ fn redirects_within_the_server() {
 
 #[test]
 fn what_was_decided_once_is_not_decided_again() {
-    let limited = Scenario::to_sub()
-        .http("limit_req_zone $binary_remote_addr zone=once:1m rate=1r/m;")
-        .subscriber("limit_req zone=once;");
-    let seen = limited.same();
+    let limit = "limit_req_zone $binary_remote_addr zone=once:1m rate=1r/m;";
+    let seen = Scenario::to_sub().http(limit).subscriber("limit_req zone=once;").same();
     assert_eq!((field(&seen, 1), field(&seen, 16)), ("200", "PASSED"));
-    if has_or_skip("http_auth_request") {
-        let asked = Scenario::to_sub()
-            .subscriber("auth_request /auth; auth_request_set $mark $sent_http_x_user; add_header X-Mark $mark;")
-            .server("location = /auth { internal; add_header X-User me; log_subrequest on;
-                     access_log @dir@/auth.log; return 204; }");
-        asked.same();
-    }
-    let mirrored = Scenario::to_sub()
-        .subscriber("mirror /mirrored;")
-        .server("location = /mirrored { internal; return 204; }");
-    mirrored.same();
+    let dry = "limit_req zone=once; limit_req_dry_run on;";
+    let seen = Scenario::to_sub().http(limit).subscriber(dry).same();
+    assert_eq!((field(&seen, 1), field(&seen, 16)), ("200", "PASSED"));
+    let sub = "location = /any { push_subscriber; push_channel_id a; satisfy any; allow all; auth_basic push; auth_basic_user_file @dir@/none; }";
+    assert_eq!(field(&to("/any").server(sub).same(), 1), "200");
     let counted = Scenario::to_sub()
         .http("limit_conn_zone $binary_remote_addr zone=counted:1m;")
         .subscriber("limit_conn counted 2;");
@@ -280,30 +395,67 @@ fn what_was_decided_once_is_not_decided_again() {
 }
 
 #[test]
+fn sub_requests_are_made_once() {
+    let others = "log_subrequest on; access_log @dir@/others.log test;";
+    if has_or_skip("http_auth_request") {
+        let asked = Scenario::to_sub()
+            .subscriber("auth_request /auth; auth_request_set $mark $uri; add_header X-Mark $mark;")
+            .server(&format!("location = /auth {{ internal; {others} return 204; }}"));
+        let [compact, plain] = asked.same_runs();
+        assert_eq!((mark(&compact.seen), compact.others.len()), ("/auth", 1));
+        assert_eq!(compact.others, plain.others);
+        let proxied = Scenario::to_sub()
+            .subscriber("auth_request /auth; auth_request_set $mark $upstream_http_x_user; add_header X-Mark $mark;")
+            .server("location = /auth { internal; proxy_pass http://127.0.0.1:@port@/backend; }")
+            .server(&format!("location = /backend {{ add_header X-User me; {others} return 204; }}"));
+        let [compact, plain] = proxied.same_runs();
+        assert_eq!((mark(&compact.seen), compact.others.len()), ("me", 1));
+        assert_eq!(compact.others, plain.others);
+    }
+    let mirrored = Scenario::to_sub()
+        .subscriber("mirror /mirrored;")
+        .server(&format!("location = /mirrored {{ internal; {others} return 204; }}"));
+    for run in mirrored.same_runs() {
+        assert_eq!(run.others.len(), 1, "{:?}", run.others);
+    }
+    // nginx writes the request's only line there, after the wait.
+    let seen = Scenario::to_sub()
+        .subscriber("post_action /after;")
+        .server("location = /after { internal; return 204; }")
+        .same();
+    assert_eq!((seen.log.len(), field(&seen, 6)), (1, "/after"), "{:?}", seen.log);
+}
+
+#[test]
 fn the_clients_address_is_the_one_that_realip_has_found() {
     let request = || Request::get(&subscriber("a")).header("X-Real-IP", "10.1.2.3");
-    let realip = "set_real_ip_from 127.0.0.1;";
+    let realip = "set_real_ip_from 127.0.0.1; add_header X-Mark $realip_remote_addr;";
     for scenario in
         [Scenario::new(request()).http(realip), Scenario::new(request()).subscriber(realip)]
     {
-        assert_eq!(field(&scenario.same(), 8), "10.1.2.3");
+        let seen = scenario.same();
+        assert_eq!((field(&seen, 8), mark(&seen)), ("10.1.2.3", "127.0.0.1"));
     }
     let mut proxied = b"PROXY TCP4 10.3.2.1 127.0.0.1 1000 80\r\n".to_vec();
     proxied.extend(request().to_bytes());
     let listen = "listen 127.0.0.1:@port2@ proxy_protocol;";
-    for park in ["compact", "plain"] {
-        let config = Config::push(1).http(&format!("push_park {park};")).server(listen);
-        let config = config.http("log_format proxied '$proxy_protocol_addr';");
-        let config = config.subscriber("access_log @dir@/proxied.log proxied;");
-        let nginx = Nginx::start(config);
-        let mut client = Client::connect(nginx.port2());
-        client.send_bytes(&proxied);
-        nginx.wait_for_subscribers("a", 1);
-        nginx.publish("a", "one").expect_status(201);
-        client.response().expect_status(200);
-        wait::until_true("the line of the request", || {
-            fs::read_to_string(nginx.dir().join("proxied.log")).is_ok_and(|log| log == "10.3.2.1\n")
-        });
+    for realip in ["", "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;"] {
+        for park in ["compact", "plain"] {
+            let config = Config::push(1).http(&format!("push_park {park};")).server(listen);
+            let config = config.http("log_format proxied '$proxy_protocol_addr $remote_addr';");
+            let config = config.subscriber("access_log @dir@/proxied.log proxied;");
+            let nginx = Nginx::start(config.subscriber(realip));
+            let mut client = Client::connect(nginx.port2());
+            client.send_bytes(&proxied);
+            nginx.wait_for_subscribers("a", 1);
+            nginx.publish("a", "one").expect_status(201);
+            client.response().expect_status(200);
+            let address = if realip.is_empty() { "127.0.0.1" } else { "10.3.2.1" };
+            let line = format!("10.3.2.1 {address}\n");
+            wait::until_true("the line of the request", || {
+                fs::read_to_string(nginx.dir().join("proxied.log")).is_ok_and(|log| log == line)
+            });
+        }
     }
 }
 
@@ -314,6 +466,8 @@ fn filters_see_the_reply() {
     assert!(seen.reply.is_some_and(|(head, _)| head.contains("Content-Encoding: gzip")));
     let limited = Scenario::to_sub().subscriber("limit_rate 10k;").same();
     assert_eq!(field(&limited, 1), "200");
+    let limited = Scenario::to_sub().subscriber("set $limit_rate 10k;").same();
+    assert_eq!(field(&limited, 1), "200");
     if has_or_skip("http_sub") {
         let changed = Scenario::to_sub().subscriber("sub_filter_types *; sub_filter more less;");
         assert!(changed
@@ -321,145 +475,24 @@ fn filters_see_the_reply() {
             .reply
             .is_some_and(|(_, body)| body.starts_with(b"a message of less")));
     }
+    if has_or_skip("http_addition") {
+        let longer = Scenario::to_sub()
+            .subscriber("add_after_body /after; addition_types *;")
+            .server("location = /after { return 200 'and more'; }");
+        assert!(longer.same().reply.is_some_and(|(_, body)| body.ends_with(b"bytesand more")));
+    }
+    let expiring = Scenario::to_sub().subscriber("expires epoch;").same();
+    assert!(expiring.reply.is_some_and(|(head, _)| head.contains("Cache-Control: no-cache")));
 }
 
 #[test]
-fn what_is_sent_while_parked_is_answered_next() {
-    for park in ["compact", "plain"] {
-        let nginx = Nginx::start(Config::push(1).http(&format!("push_park {park};")));
-        let mut client = nginx.park("a");
-        client.send(&Request::get("/worker"));
-        client.expect_silence();
-        nginx.publish("a", "one").expect_status(201);
-        assert_eq!(client.response().expect_status(200).text(), "one");
-        assert_ne!(client.response().expect_status(200).text(), "");
-        // Both at once: the second is in nginx's buffer when the first begins to wait.
-        let two = [Request::get(&subscriber("b")).to_bytes(), Request::get("/worker").to_bytes()];
-        client.send_bytes(&two.concat());
-        nginx.wait_for_subscribers("b", 1);
-        nginx.publish("b", "two").expect_status(201);
-        assert_eq!(client.response().expect_status(200).text(), "two");
-        assert_ne!(client.response().expect_status(200).text(), "");
-        // Something is waiting to be read when the client goes.
-        let mut client = nginx.park("c");
-        client.send(&Request::get("/worker"));
-        drop(client);
-        nginx.wait_for_subscribers("c", 0);
-    }
-}
-
-#[test]
-fn a_client_polls_many_times_on_one_connection() {
-    for park in ["compact", "plain"] {
-        let nginx = Nginx::start(Config::push(1).http(&format!("push_park {park};")));
-        let mut client = nginx.client();
-        let mut cursor = support::Cursor::none();
-        for number in 0..200 {
-            client.send(&cursor.apply(Request::get(&subscriber("a"))));
-            // Now and then the message is there first, and is published just as the request falls asleep.
-            if number % 3 == 0 {
-                nginx.wait_for_subscribers("a", 1);
-            }
-            nginx.publish("a", format!("message {number}"));
-            let response = client.response().expect_status(200);
-            assert_eq!(response.text(), format!("message {number}"));
-            cursor = support::Cursor::after(&response);
-        }
-        wait::until_true("one line for each poll", || {
-            nginx.access_log().iter().filter(|line| line.contains("/sub")).count() == 200
-        });
-    }
-}
-
-#[test]
-fn parked_over_tls() {
-    for park in ["compact", "plain"] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let dir = dir.path().join("tls");
-        make_certificate(&dir);
-        let tls = format!(
-            "listen 127.0.0.1:@port2@ ssl; ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;",
-            dir.display()
-        );
-        let nginx = Nginx::start(Config::push(1).http(&format!("push_park {park};")).server(&tls));
-        let urls: Vec<String> = ["a", "b"]
-            .map(|id| format!("https://127.0.0.1:{}/sub?id={id}", nginx.port2()))
-            .to_vec();
-        let curl = std::process::Command::new("curl")
-            .args(["-sk", "--max-time", "20"])
-            .args(&urls)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("curl");
-        for id in ["a", "b"] {
-            nginx.wait_for_subscribers(id, 1);
-            nginx.publish(id, format!("for {id};")).expect_status(201);
-        }
-        let output = curl.wait_with_output().expect("curl's output");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "for a;for b;");
-    }
-}
-
-/// Private memory of a process, in bytes.
-fn private_memory(pid: i32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
-    let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).expect("the figure");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
-}
-
-/// Whether a tool that watches memory keeps the figures from meaning anything.
-fn is_watched(pid: i32) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
-    maps.contains("libasan") || maps.contains("valgrind")
-}
-
-fn memory_per_client(park: &str) -> Option<u64> {
-    const CLIENTS: u64 = 2_000;
-    process::allow_open_files(8192);
-    let config = Config::push(1).main("worker_rlimit_nofile 8192;");
-    let nginx = Nginx::start(config.http(&format!("push_park {park};")));
-    let worker = nginx.workers()[0];
-    if is_watched(worker) {
-        eprintln!("skipped: memory is watched by a tool, and means nothing");
-        return None;
-    }
-    let request = Request::get(&subscriber("a"))
-        .header(
-            "User-Agent",
-            "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
-        )
-        .header("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
-        .header("Accept-Language", "en-US,en;q=0.5")
-        .header("Accept-Encoding", "gzip, deflate, br")
-        .header("Referer", "http://127.0.0.1:8080/index.html")
-        .header("Cookie", &"c".repeat(100));
-    nginx.wait_for_subscribers("a", 0);
-    let before = private_memory(worker);
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| {
-            let mut client = nginx.client();
-            client.send(&request);
-            client
-        })
-        .collect();
-    nginx.wait_for_subscribers("a", CLIENTS);
-    let after = private_memory(worker);
-    let descriptors = process::descriptors(worker).len();
-    drop(clients);
-    nginx.wait_for_subscribers("a", 0);
-    wait::until_true("the connections are closed", || {
-        process::descriptors(worker).len() + CLIENTS as usize <= descriptors + 8
-    });
-    Some((after - before) / CLIENTS)
-}
-
-#[test]
-fn a_compactly_parked_client_costs_little() {
-    let (Some(compact), Some(plain)) = (memory_per_client("compact"), memory_per_client("plain"))
-    else {
-        return;
-    };
-    // Measured 1,150 to 1,250 and 9,900 bytes; the slack is for allocators.
-    assert!(compact < 1_800, "{compact} bytes");
-    assert!(plain > 7_000, "{plain} bytes: what is compared with?");
+fn a_part_of_a_page_waits_too() {
+    // The page is made of a sub-request that waits: nothing of it can be ended before.
+    let page = to("/page").server(
+        "location = /page { ssi on; ssi_types *; default_type text/plain; return 200 'page: <!--#include virtual=\"/sub?id=a\" -->'; }",
+    );
+    let seen = page.same();
+    assert!(seen
+        .reply
+        .is_some_and(|(_, body)| body == b"page: a message of more than twenty bytes"));
 }

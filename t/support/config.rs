@@ -21,6 +21,7 @@ pub struct Config {
     server: String,
     publisher: Option<String>,
     subscriber: Option<String>,
+    transports: String,
     /// A whole file in place of all the above, from the project's examples.
     example: Option<String>,
 }
@@ -40,6 +41,7 @@ impl Config {
             server: String::new(),
             publisher: None,
             subscriber: None,
+            transports: String::new(),
             example: None,
         }
     }
@@ -148,6 +150,12 @@ impl Config {
         self
     }
 
+    /// Says which transports `/sub` serves: the words after `push_subscriber`.
+    pub fn transports(mut self, words: &str) -> Self {
+        self.transports = words.to_owned();
+        self
+    }
+
     /// Every reply names the worker that made it: `X-Worker: PID`.
     pub fn naming_workers(self) -> Self {
         self.server("add_header X-Worker $pid always;")
@@ -192,6 +200,10 @@ impl Config {
             }
             _ => String::new(),
         };
+        let connections = match self.events.contains("worker_connections") {
+            true => "",
+            false => "    worker_connections 4096;\n",
+        };
         let location = |path: &str, kind: &str, text: &Option<String>| match text {
             Some(text) => format!(
                 "location {path} {{ set $push_channel_id $arg_id; {kind};\n{text}        }}\n"
@@ -206,7 +218,7 @@ impl Config {
              pid @dir@/nginx.pid;\n\
              error_log @dir@/error.log info;\n\
              {main}\
-             events {{\n    worker_connections 4096;\n{events}}}\n\
+             events {{\n{connections}{events}}}\n\
              http {{\n\
              {temp_paths}\
              {space}log_format test '$request_method $request_uri $status $body_bytes_sent';\n\
@@ -229,7 +241,8 @@ impl Config {
             http = self.http,
             listen = self.listen,
             publisher = location("/pub", "push_publisher", &self.publisher),
-            subscriber = location("/sub", "push_subscriber", &self.subscriber),
+            subscriber =
+                location("/sub", &format!("push_subscriber {}", self.transports), &self.subscriber),
             server = self.server,
         ))
     }

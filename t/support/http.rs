@@ -156,8 +156,16 @@ impl Response {
         self
     }
 
+    /// Whether a header field that is a list has this member, in any case.
+    pub fn has_in_list(&self, name: &str, member: &str) -> bool {
+        let fields = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        fields
+            .flat_map(|(_, value)| value.split(','))
+            .any(|value| value.trim().eq_ignore_ascii_case(member))
+    }
+
     fn closes(&self) -> bool {
-        self.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+        self.has_in_list("Connection", "close")
     }
 }
 
@@ -168,6 +176,8 @@ pub struct Client {
     buffer: Vec<u8>,
     /// The server has said that it closes.
     closing: bool,
+    /// Every byte that has come on this connection.
+    received: u64,
 }
 
 impl Client {
@@ -182,7 +192,12 @@ impl Client {
         stream.set_read_timeout(Some(wait::patience()))?;
         stream.set_write_timeout(Some(wait::patience()))?;
         stream.set_nodelay(true)?;
-        Ok(Client { stream, buffer: Vec::new(), closing: false })
+        Ok(Client { stream, buffer: Vec::new(), closing: false, received: 0 })
+    }
+
+    /// Sends bytes as they are; an error if the server reads no more.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Sends bytes as they are.
@@ -238,7 +253,8 @@ impl Client {
         self.try_head().expect("a reply")
     }
 
-    fn try_head(&mut self) -> io::Result<Response> {
+    /// Reads the head of a reply and leaves the body to be read.
+    pub fn try_head(&mut self) -> io::Result<Response> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -274,22 +290,40 @@ impl Client {
 
     fn try_chunked(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
-        loop {
-            let line_end = loop {
-                if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
-                    break at;
-                }
-                self.fill()?;
-            };
-            let line = self.take(line_end + 2);
-            let size = String::from_utf8_lossy(&line[..line_end]).into_owned();
-            let size = usize::from_str_radix(&size, 16).expect("a chunk's size");
-            let chunk = self.try_take(size + 2)?;
-            body.extend_from_slice(&chunk[..size]);
-            if size == 0 {
-                return Ok(body);
-            }
+        while let Some(chunk) = self.try_chunk()? {
+            body.extend_from_slice(&chunk);
         }
+        Ok(body)
+    }
+
+    /// Reads a chunk of a chunked body; nothing if it was the last.
+    pub fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line_end = loop {
+            if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                break at;
+            }
+            self.fill()?;
+        };
+        let line = self.take(line_end + 2);
+        let size = String::from_utf8_lossy(&line[..line_end]).into_owned();
+        let size = usize::from_str_radix(&size, 16).expect("a chunk's size");
+        let mut chunk = self.try_take(size + 2)?;
+        assert_eq!(chunk.split_off(size), b"\r\n", "the end of a chunk of {size} bytes");
+        Ok((size > 0).then_some(chunk))
+    }
+
+    /// Reads what has come or comes next, whatever it is; nothing at the end of the connection.
+    pub fn try_some(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self.try_peek() {
+            Ok(()) => Ok(Some(std::mem::take(&mut self.buffer))),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many bytes have come on this connection, all replies and heads together.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Reads exactly so many bytes.
@@ -319,6 +353,7 @@ impl Client {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             length => {
                 self.buffer.extend_from_slice(&chunk[..length]);
+                self.received += length as u64;
                 Ok(())
             }
         }
@@ -352,6 +387,15 @@ impl Client {
             Ok(0) => panic!("the server closed the connection"),
             other => panic!("the server sent something: {other:?}"),
         }
+    }
+
+    /// Whether something has come that is not read yet, or the connection has ended.
+    pub fn has_bytes(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let result = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        let waits = matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        !self.buffer.is_empty() || !waits
     }
 
     /// Tells the server that nothing more comes, and goes on reading.

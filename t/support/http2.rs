@@ -1,5 +1,6 @@
 //! Just enough HTTP/2 (RFC 9113) to hold several streams on one connection and to cancel one.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -10,6 +11,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -18,6 +20,8 @@ const CANCEL: u32 = 8;
 /// A connection in cleartext, with prior knowledge.
 pub struct Http2 {
     stream: TcpStream,
+    /// Frames of other streams than the one that was asked for.
+    kept: VecDeque<Frame>,
 }
 
 struct Frame {
@@ -43,7 +47,7 @@ impl Http2 {
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server accepts");
         stream.set_read_timeout(Some(wait::patience())).expect("a socket");
-        let mut connection = Http2 { stream };
+        let mut connection = Http2 { stream, kept: VecDeque::new() };
         connection.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the server reads");
         connection.send_frame(SETTINGS, 0, 0, &[]);
         connection
@@ -51,6 +55,11 @@ impl Http2 {
 
     /// Sends a GET request on a new stream. Stream numbers are odd and rise.
     pub fn get(&mut self, stream: u32, target: &str) {
+        self.get_with(stream, target, &[]);
+    }
+
+    /// Sends a GET request with more header fields; their names are in lower case.
+    pub fn get_with(&mut self, stream: u32, target: &str, headers: &[(&str, &str)]) {
         // Literal fields without indexing: nothing to remember between requests.
         let fields = [
             (":method", "GET"),
@@ -59,7 +68,7 @@ impl Http2 {
             (":path", target),
         ];
         let mut block = Vec::new();
-        for (name, value) in fields {
+        for (name, value) in fields.iter().chain(headers) {
             block.push(0);
             for text in [name, value] {
                 block.push(u8::try_from(text.len()).ok().filter(|&l| l < 127).expect("short"));
@@ -109,6 +118,53 @@ impl Http2 {
             }
             if frame.flags & END_STREAM != 0 {
                 return reply.expect("the head comes first");
+            }
+        }
+    }
+
+    /// Reads the head of the reply on a stream: its status. Frames of other streams are kept.
+    pub fn status(&mut self, stream: u32) -> u16 {
+        let frame = self.frame_of(stream);
+        assert_eq!(frame.kind, HEADERS, "the head comes first");
+        status(&frame.payload)
+    }
+
+    /// Reads a piece of the body on a stream; nothing at the end. Frames of other streams are kept.
+    pub fn data(&mut self, stream: u32) -> Option<Vec<u8>> {
+        loop {
+            let frame = self.frame_of(stream);
+            match frame.kind {
+                DATA if !frame.payload.is_empty() => {
+                    if frame.flags & END_STREAM != 0 {
+                        self.kept.push_back(Frame { payload: Vec::new(), ..frame });
+                    }
+                    return Some(frame.payload);
+                }
+                DATA if frame.flags & END_STREAM != 0 => return None,
+                RST_STREAM => panic!("the server reset stream {stream}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn frame_of(&mut self, stream: u32) -> Frame {
+        if let Some(at) = self.kept.iter().position(|frame| frame.stream == stream) {
+            return self.kept.remove(at).expect("it is there");
+        }
+        loop {
+            let frame = self.frame();
+            if frame.kind == DATA && !frame.payload.is_empty() {
+                // Room at once, also for streams that nobody reads now: they share the connection.
+                let room = (frame.payload.len() as u32).to_be_bytes();
+                self.send_frame(WINDOW_UPDATE, 0, 0, &room);
+                if frame.flags & END_STREAM == 0 {
+                    self.send_frame(WINDOW_UPDATE, 0, frame.stream, &room);
+                }
+            }
+            match frame.kind {
+                HEADERS | DATA | RST_STREAM if frame.stream == stream => return frame,
+                HEADERS | DATA | RST_STREAM => self.kept.push_back(frame),
+                _ => {}
             }
         }
     }

@@ -6,6 +6,10 @@
 //! * [`http`]: requests, replies and connections.
 //! * [`push`]: publish, park, poll: the module's protocol on top of [`http`].
 //! * [`load`]: many publishers and subscribers at once, and the books that they keep.
+//! * [`body`]: a reply's body that comes bit by bit.
+//! * [`event_source`], [`lines`], [`websocket`]: clients for streams; [`streams`]: all of them as one.
+//! * [`deflate`]: how far back compressed data refers.
+//! * [`tls`]: lets a client of plain connections speak to a port with TLS.
 //! * [`process`]: signals, workers, open files.
 //! * [`http2`], [`webdriver`]: the two other protocols that some tests speak.
 //! * [`wait`]: every wait has a condition and a limit.
@@ -13,15 +17,22 @@
 // Each file in t/ is a crate of its own and uses only some of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod body;
 pub mod config;
+pub mod deflate;
+pub mod event_source;
 pub mod http;
 pub mod http2;
+pub mod lines;
 pub mod load;
 pub mod nginx;
 pub mod process;
 pub mod push;
+pub mod streams;
+pub mod tls;
 pub mod wait;
 pub mod webdriver;
+pub mod websocket;
 
 pub use config::Config;
 pub use http::{Client, Request, Response};

@@ -82,3 +82,12 @@ pub fn allow_open_files(wanted: u64) {
         rustix::process::setrlimit(Resource::Nofile, limit).expect("below the hard limit");
     }
 }
+
+/// The memory in bytes that only this process has, without what it shares and what files hold.
+pub fn private_memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line =
+        status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux 4.5 or later");
+    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+    kilobytes.expect("a number") * 1024
+}

@@ -90,7 +90,8 @@ impl Info {
         }
     }
 
-    fn parse_json(text: &str) -> Self {
+    /// Reads the JSON form of the info.
+    pub fn parse_json(text: &str) -> Self {
         let value: serde_json::Value = serde_json::from_str(text).expect("info is JSON");
         let number = |name: &str| {
             value[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {text}"))
