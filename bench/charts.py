@@ -61,7 +61,7 @@ def number(value):
 
 def bars(title, subtitle, rows):
     """Horizontal bars. A row: (class, name, middle, low, high, label); a row of only a text is a heading."""
-    left, right, top, step = 130, 150, 76, 30
+    left, right, top, step = 130, 175, 76, 30
     height = top + step * len(rows) + 42
     axis = steps(max((r[4] for r in rows if len(r) > 1), default=1))
     scale = (WIDTH - left - right) / axis[-1]

@@ -29,9 +29,20 @@ class Load:
     # Keep server and clients on one CPU. Where the kernel puts them decides how many requests a server finds at each
     # wake-up, and that decides what a request costs: free, the same server is seen at 1.5 or at 4.9 us per publish.
     one_cpu: bool = False
+    # pushload's kind of client.
+    kind: str = "longpoll"
+    # A listening socket for each worker, so that the kernel deals the clients out evenly; else one worker may get more
+    # than it may open.
+    reuseport: bool = False
+    # Write an access log, as nginx does by default: for the line at its end a stream has to remember its request.
+    access_log: bool = False
+    # What counts is when the last client has a message.
+    until_last: bool = False
 
 
 BOTH = ("compact", "plain")
+# The clients that get all messages on one reply, by pushload's kind.
+STREAMS = {"sse": "EventSource clients", "ws": "WebSocket clients"}
 
 
 def loads(quick):
@@ -39,6 +50,11 @@ def loads(quick):
     subscribers, messages = (2000, 10) if quick else (10000, 30)
     publishes = 20000 if quick else 300_000
     crowd, crowd_messages = (3000, 4) if quick else (18000, 10)
+    # Four client processes, as none may hold all; a message each second is over before the next one.
+    throng, throng_messages = (4000, 4) if quick else (50000, 10)
+    until_last = ("--subs", throng, "--procs", 4, "--messages", throng_messages, "--warmup", 2, "--rate", 1)
+    # A stream counts as open when the reply's head is there: a server without this transport would be waited for.
+    opening = ("--connect-timeout", 30)
     fanout = ("--subs", subscribers, "--messages", messages, "--warmup", 3, "--rate", 3)
     publish = ("--conns", 16, "--channels", 100, "--messages", publishes, "--warmup", publishes // 20)
     paced = ("--conns", 16, "--channels", 100, "--messages", publishes // 4, "--warmup", publishes // 20, "--rate", 20_000)
@@ -57,6 +73,31 @@ def loads(quick):
             fanout,
             ("floor", "nchan", *BOTH),
             one_cpu=True,
+        ),
+        *(
+            Load(
+                f"fanout-1{'-cpu' if pinned_to_one else ''}-{kind}",
+                f"{subscribers:,} {clients} on one channel, 1 worker"
+                + (", server and clients on one CPU" if pinned_to_one else ""),
+                "fanout",
+                (*fanout, *opening),
+                ("floor", "nchan", *BOTH),
+                kind=kind,
+                one_cpu=pinned_to_one,
+            )
+            for kind, clients in STREAMS.items()
+            for pinned_to_one in (False, True)
+        ),
+        Load(
+            "last-4-sse",
+            f"until the last of {throng:,} EventSource clients on one channel has it, 4 workers",
+            "fanout",
+            (*until_last, *opening),
+            ("floor", "nchan", "compact"),
+            workers=4,
+            kind="sse",
+            reuseport=True,
+            until_last=True,
         ),
         Load(
             "publish-full",
@@ -80,6 +121,18 @@ def loads(quick):
             "park",
             ("--subs", subscribers, "--hold", 1),
             ("floor", "nchan", *BOTH),
+        ),
+        *(
+            Load(
+                f"park-{kind}",
+                f"{subscribers:,} idle {clients}, 1 worker",
+                "park",
+                ("--subs", subscribers, "--hold", 1, *opening),
+                ("floor", "nchan", *BOTH),
+                kind=kind,
+                access_log=True,
+            )
+            for kind, clients in STREAMS.items()
         ),
         Load(
             "wait",
@@ -136,9 +189,9 @@ def call(pushload, arguments, timeout=RUN_TIMEOUT_S, quiet=True):
     return json.loads(done.stdout)
 
 
-def headers():
-    """The options that make pushload's requests look like a browser's."""
-    return [word for line in BROWSER_HEADERS for word in ("--header", line)]
+def client(kind):
+    """The options for clients of a kind whose requests look like a browser's."""
+    return ["--kind", kind, *(word for line in BROWSER_HEADERS[kind] for word in ("--header", line))]
 
 
 def pinned(load):
@@ -152,7 +205,7 @@ def addresses(server, load):
     if load.command != "park":
         options += ["--pub", f"{server.url}/pub?id={{chan}}"]
     if load.command != "publish":
-        options += ["--kind", "longpoll", "--sub", server.url + server.peer.subscribe, *headers()]
+        options += [*client(load.kind), "--sub", server.url + server.peer.subscribe]
         path, word = server.peer.ready
         options += ["--ready-url", server.url + path, "--ready-key", word]
     if load.probe:
@@ -168,15 +221,21 @@ def run(pushload, load, name):
         if load.one_cpu:
             options += ["--server-cpus", one_cpu()]
         if load.command == "fanout":
-            options += ["--kind", "longpoll", *headers()]
+            options += client(load.kind)
         elif load.command == "park":
-            options += ["--park", "--kind", "longpoll", *headers()]
+            options += ["--park", *client(load.kind)]
         else:
             options += ["--publish"]
         result = call(pushload, [*options, *load.options])
         result["log"] = []
         return result
-    settings = Settings(workers=load.workers, shm=load.shm, cpu=one_cpu() if load.one_cpu else None)
+    settings = Settings(
+        workers=load.workers,
+        shm=load.shm,
+        reuseport=load.reuseport,
+        access_log=load.access_log,
+        cpu=one_cpu() if load.one_cpu else None,
+    )
     with running(peer, settings) as server:
         result = call(pushload, [load.command, *load.options, *addresses(server, load)])
     result["log"] = server.log

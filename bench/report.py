@@ -56,6 +56,10 @@ def state(results):
 FANOUT_HEAD = [
     "", "CPU µs per delivery", "over the floor", "× floor", "latency p50 ms", "p99 ms", "last has it, ms", "lost", "disturbed", "trouble",
 ]
+LAST_HEAD = [
+    "", "last has it, ms", "× floor", "longest of all ms", "not with all", "latency p50 ms", "CPU µs per delivery", "× floor", "lost",
+    "disturbed", "trouble",
+]
 PUBLISH_HEAD = ["", "CPU µs per publish", "over the floor", "× floor", "× nginx", "per second", "ack p99 ms", "disturbed", "trouble"]
 PARK_HEAD = ["", "private bytes per client", "kept for later ones when all have gone", "kernel's sockets, bytes", "disturbed", "trouble"]
 WAIT_HEAD = [
@@ -78,6 +82,37 @@ def fanout_table(peers):
                 span(figure(results, "latency_us.p50", 1e-3), 1),
                 span(figure(results, "latency_us.p99", 1e-3), 1),
                 span(figure(results, "completion_us.p50", 1e-3), 1),
+                f"{total(results, 'delivery.lost'):,}",
+                *state(results),
+            ]
+        )
+    return rows
+
+
+def until_last(results):
+    """Milliseconds from publishing a message until its last client has it: each run's median over the messages all got."""
+    timed = [r for r in results if at(r, "completion_us.count")]
+    return figure(timed, "completion_us.p50", 1e-3)
+
+
+def last_table(peers):
+    floor = until_last(peers.get("floor", []))
+    floor_cost = figure(peers.get("floor", []), "cpu.server_us_per_delivery")
+    rows = [LAST_HEAD]
+    for name, results in peers.items():
+        last, cost = until_last(results), figure(results, "cpu.server_us_per_delivery")
+        longest = worst(results, "completion_us.max", 1e-3)
+        missing = total(results, "messages") - total(results, "completion_us.count")
+        rows.append(
+            [
+                PEERS[name].title,
+                span(last, 0) if last else "never",
+                times(ratio(last, floor)),
+                f"{longest:,.0f}" if longest else "–",
+                f"{missing:,} of {total(results, 'messages'):,} messages",
+                span(figure(results, "latency_us.p50", 1e-3), 0),
+                span(cost),
+                times(ratio(cost, floor_cost)),
                 f"{total(results, 'delivery.lost'):,}",
                 *state(results),
             ]
@@ -181,13 +216,25 @@ def sizing_table(sizes):
     return rows
 
 
+def slot_memory(result):
+    """Bytes of the connection slots that nginx allocates when it starts, or None if the run does not tell."""
+    size, connections = at(result, "slot_bytes"), at(result, "connections")
+    return result["workers"] * connections * size if size and connections else None
+
+
+def gigabytes(size):
+    return "–" if size is None else f"{size / 1e9:.2f}"
+
+
 def million_table(results):
     rows = [
         ["clients", "server", "workers", "messages", "lost", "last has it, s", "CPU µs per delivery", "private memory of nginx, GB",
-         "per client, bytes", "kernel's sockets per client, bytes", "disturbed", "trouble"]
+         "before the first client, GB", "its connection slots, GB", "without these, GB", "growth per client, bytes",
+         "kernel's sockets per client, bytes", "disturbed", "trouble"]
     ]  # fmt: skip
     for r in results:
-        private = at(r, "memory.server.parked.pss_anon")
+        private, before = at(r, "memory.server.parked.pss_anon"), at(r, "memory.server.base.pss_anon")
+        slots = slot_memory(r)
         rows.append(
             [
                 f"{r['subs']:,}",
@@ -197,7 +244,10 @@ def million_table(results):
                 f"{at(r, 'delivery.lost'):,} of {at(r, 'delivery.expected'):,}",
                 last_has_it(r),
                 f"{at(r, 'cpu.server_us_per_delivery') or 0:.1f}",
-                f"{(private or 0) / 1e9:.2f}",
+                gigabytes(private),
+                gigabytes(before),
+                gigabytes(slots),
+                gigabytes(private - slots if private and slots else None),
                 f"{at(r, 'memory.per_conn.user_anon') or 0:,.0f}",
                 f"{at(r, 'memory.per_conn.kernel_sockets') or 0:,.0f}",
                 *state([r]),
@@ -230,12 +280,12 @@ def markdown(rows):
     return "\n".join(lines)
 
 
-TABLES = {"fanout": fanout_table, "publish": publish_table, "park": park_table, "wait": wait_table}
+TABLES = {"fanout": fanout_table, "publish": publish_table, "park": park_table, "wait": wait_table, "last": last_table}
 
 
 def table_of(load):
     """The function that makes a load's table."""
-    return TABLES["wait" if load.probe else load.command]
+    return TABLES["wait" if load.probe else "last" if load.until_last else load.command]
 
 
 def machine():
@@ -273,58 +323,102 @@ def machine():
 
 def verdicts(runs):
     """Sentences on what the rounds show."""
+    both = ("compact", "plain")
+    cost, private = "cpu.server_us_per_delivery", "memory.per_conn.user_anon"
     lines = []
     for load, path, what, mine in (
-        ("fanout-1", "cpu.server_us_per_delivery", "CPU per delivery, 1 worker", ("compact", "plain")),
-        ("fanout-1-cpu", "cpu.server_us_per_delivery", "CPU per delivery, 1 worker, all on one CPU", ("compact", "plain")),
-        ("fanout-4", "cpu.server_us_per_delivery", "CPU per delivery, 4 workers", ("compact", "plain")),
+        ("fanout-1", cost, "CPU per delivery, 1 worker", both),
+        ("fanout-1-cpu", cost, "CPU per delivery, 1 worker, all on one CPU", both),
+        ("fanout-4", cost, "CPU per delivery, 4 workers", both),
+        ("fanout-1-sse", cost, "CPU per delivery, EventSource, 1 worker", both),
+        ("fanout-1-cpu-sse", cost, "CPU per delivery, EventSource, 1 worker, all on one CPU", both),
+        ("fanout-1-ws", cost, "CPU per delivery, WebSocket, 1 worker", both),
+        ("fanout-1-cpu-ws", cost, "CPU per delivery, WebSocket, 1 worker, all on one CPU", both),
+        ("last-4-sse", None, "time until the last EventSource client has a message, 4 workers", ("compact",)),
         ("publish-full", "cpu.server_us_per_publish", "CPU per publish, as fast as it goes", ("compact",)),
         ("publish-paced", "cpu.server_us_per_publish", "CPU per publish, 20,000 a second", ("compact",)),
-        ("park", "memory.per_conn.user_anon", "private memory per parked client", ("compact", "plain")),
-        ("wait", "probe.worst_p50_us", "worst wait of another request during a fan-out", ("compact", "plain")),
+        ("park", private, "private memory per parked client", both),
+        ("park-sse", private, "private memory per idle EventSource client", both),
+        ("park-ws", private, "private memory per idle WebSocket client", both),
+        ("wait", "probe.worst_p50_us", "worst wait of another request during a fan-out", both),
     ):
         peers = by_peer(runs, load)
         for name in mine:
-            said = compared(figure(peers.get(name, []), path), figure(peers.get("nchan", []), path))
+            ours, theirs = (figure(r, path) if path else until_last(r) for r in (peers.get(name, []), peers.get("nchan", [])))
+            said = compared(ours, theirs)
             if said:
                 title = PEERS[name].title if len(mine) > 1 else "ours"
                 lines.append(f"* {what}, {title} against Nchan: {said}.")
     return lines
 
 
+def chart_rows(runs, groups, path, label):
+    """Rows of bars for the loads there are runs of, each under its heading. `label`: a figure and the floor's as text."""
+    rows = []
+    for load, heading in groups:
+        peers = by_peer(runs, load)
+        floor = figure(peers.get("floor", []), path)
+        found = [(name, figure(results, path)) for name, results in peers.items()]
+        found = [(name, f) for name, f in found if f]
+        if found:
+            rows.append((heading,))
+        for name, f in found:
+            rows.append((name, PEERS[name].title, f.middle, f.low, f.high, label(f, None if name == "floor" else floor)))
+    return rows
+
+
+def cost_label(cost, floor):
+    by = ratio(cost, floor)
+    return f"{cost.middle:.2f} µs" + (f" = {by:.2f} × floor" if by else "") + (" †" if cost.disturbed else "")
+
+
+def memory_label(size, _):
+    return f"{size.middle:,.0f} bytes" + (" †" if size.disturbed else "")
+
+
+ONE_CPU = "1 worker, server and clients on one CPU"
+# File, title, subtitle, loads with their headings, figure, label. Streams have a chart of their own, as they cost less.
+BARS = [
+    (
+        "memory.svg",
+        "Private memory per waiting client",
+        "bytes of the server's own memory at nginx's default settings",
+        [("park", "long-poll"), ("park-sse", "EventSource"), ("park-ws", "WebSocket")],
+        "memory.per_conn.user_anon",
+        memory_label,
+    ),
+    (
+        "cpu.svg",
+        "CPU per delivery of a long-poll",
+        "microseconds of the server's CPU, the client's next request included",
+        [("fanout-1", "1 worker"), ("fanout-1-cpu", ONE_CPU), ("fanout-4", "4 workers")],
+        "cpu.server_us_per_delivery",
+        cost_label,
+    ),
+    (
+        "cpu-streams.svg",
+        "CPU per delivery to EventSource and WebSocket clients",
+        "microseconds of the server's CPU",
+        [
+            ("fanout-1-sse", "EventSource, 1 worker"),
+            ("fanout-1-cpu-sse", f"EventSource, {ONE_CPU}"),
+            ("fanout-1-ws", "WebSocket, 1 worker"),
+            ("fanout-1-cpu-ws", f"WebSocket, {ONE_CPU}"),
+        ],
+        "cpu.server_us_per_delivery",
+        cost_label,
+    ),
+]
+
+
 def chart_files(runs):
     """The charts there are runs for: name -> SVG text."""
     files = {}
-    park = by_peer(runs, "park")
-    rows = []
-    for name, results in park.items():
-        f = figure(results, "memory.per_conn.user_anon")
-        if f:
-            rows.append((name, PEERS[name].title, f.middle, f.low, f.high, f"{f.middle:,.0f} bytes"))
-    if rows:
-        files["memory.svg"] = charts.bars(
-            "Private memory per parked long-poll",
-            "bytes of the server's own memory at nginx's default settings; line: range over rounds",
-            rows,
-        )
-    rows = []
-    for load, heading in (("fanout-1", "1 worker"), ("fanout-1-cpu", "1 worker, server and clients on one CPU"), ("fanout-4", "4 workers")):
-        peers = by_peer(runs, load)
-        floor = figure(peers.get("floor", []), "cpu.server_us_per_delivery")
-        if peers:
-            rows.append((heading,))
-        for name, results in peers.items():
-            f = figure(results, "cpu.server_us_per_delivery")
-            if f:
-                by = ratio(f, floor)
-                label = f"{f.middle:.2f} µs" + (f" = {by:.2f} × floor" if by and name != "floor" else "")
-                rows.append((name, PEERS[name].title, f.middle, f.low, f.high, label))
-    if rows:
-        files["cpu.svg"] = charts.bars(
-            "CPU per delivery of a long-poll",
-            "microseconds of the server's CPU, the client's next request included; line: range over rounds",
-            rows,
-        )
+    for name, title, subtitle, groups, path, label in BARS:
+        rows = chart_rows(runs, groups, path, label)
+        if rows:
+            marked = "; †: other programs used the CPU" if any(row[-1].endswith("†") for row in rows) else ""
+            files[name] = charts.bars(title, f"{subtitle}; line: range over rounds{marked}", rows)
     rows = []
     for name, results in by_peer(runs, "fanout-1").items():
         found = [at(r, "latency_us.curve") for r in usable(results)]
@@ -333,7 +427,7 @@ def chart_files(runs):
             rows.append((name, PEERS[name].title, [median(v) / 1e3 for v in zip(*found)]))
     if rows:
         files["latency.svg"] = charts.curves(
-            "How long until a client has a message",
+            "How long until a long-poll has its message",
             "milliseconds from publishing to reading, one channel, 1 worker; median over rounds",
             CURVE,
             rows,
@@ -341,6 +435,9 @@ def chart_files(runs):
         )
     return files
 
+
+# What each chart shows.
+CHARTS = {**{name: title for name, title, *_ in BARS}, "latency.svg": "Latency of a long-poll"}
 
 HOW = """## How it is taken
 
@@ -363,11 +460,21 @@ rounds, with the range in brackets.
 * **CPU** is what the kernel's scheduler counted for all of the server's processes (`/proc/PID/schedstat`), from the first
   publish until the server is quiet after the last delivery. On loopback the kernel does the receiver's TCP work inside the
   sender's system call, for the floor as for the others.
-* **Clients** send 478 to 500 bytes of headers, as browsers do. Each checks that it gets every message once and in order.
+* **Clients** send the headers that browsers send: 478 to 500 bytes for a long-poll, 490 to 512 for an EventSource, 415 to
+  440 for a WebSocket. WebSocket clients offer no compression, so all servers send the same bytes. Each client checks that
+  it gets every message once and in order. Messages are 100 bytes. What surrounds them is each server's own: the floor sends
+  an EventSource no chunks and a shorter id.
 * **latency**: from publishing until the client has read the message. **last has it**: the same for the last client.
+* **Until the last of many EventSource clients has it**: one message a second, four client processes, a listening socket for
+  each worker (`reuseport`), so that the workers get nearly the same number of clients; the floor's get exactly the same.
+  The clients use the same CPUs as the server, and their reading is in the time. Messages that did not reach all clients
+  have no such time: they are counted beside it.
 * **Memory**: growth of the processes' private memory (`Pss_Anon`) from before the first client until all wait. The
   kernel's sockets are counted for both ends of a connection. What is kept when all have gone lies in the process's heap
-  and serves the next clients: it does not grow with a second crowd of the same size.
+  and serves the next clients: it does not grow with a second crowd of the same size. For EventSource and WebSocket the
+  access log is on, as it is by default, since a stream has to remember its request for the line at its end; in the
+  other loads it is off. nginx allocates its connection slots when it starts, so they are not in the growth; in the table of
+  hundreds of thousands of clients they are shown beside it (`workers × worker_connections`, with a size that is measured).
 * **A small request beside fan-outs**: a client asks for a two-byte page of the same worker every millisecond; its wait ends
   when the reply is in its socket. Requests that a long wait held up count with the wait they would have had.
 * **Shared memory**: channels are added to zones of two sizes until one does not fit; the difference between the zones,
@@ -388,9 +495,7 @@ def results_md(loads, data):
         "",
         markdown([["", ""], *map(list, data["machine"]), ["Rounds", str(data["rounds"])]]),
         "",
-        "![Private memory per parked long-poll](charts/memory.svg)",
-        "![CPU per delivery](charts/cpu.svg)",
-        "![Latency](charts/latency.svg)",
+        *(f"![{CHARTS[name]}](charts/{name})" for name in chart_files(runs)),
         "",
         "## What the rounds show",
         "",

@@ -23,12 +23,13 @@ WORK = BUILD / "bench"
 NCHAN_PACKAGE = "libnginx-mod-nchan"
 NCHAN_MODULE = "usr/lib/nginx/modules/ngx_nchan_module.so"
 
-# What a browser of today sends with a request of a page's script. With the request line of a long-poll this is
-# between 478 and 500 bytes, which is what nginx has to keep of a parked request.
-BROWSER_HEADERS = [
-    "Connection: keep-alive",
-    "Accept: text/plain, */*; q=0.01",
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
+# What a browser of today sends with a request of a page's script, without the lines that pushload writes itself (Host;
+# an EventSource's Accept; a WebSocket's Upgrade, Connection, version and key). With those and the request line a
+# long-poll is between 478 and 500 bytes, which is what nginx has to keep of a parked request, an EventSource's between
+# 490 and 512, and a WebSocket handshake between 415 and 440, as it comes without sec-ch-ua and Sec-Fetch lines.
+USER_AGENT = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
+FETCH_HEADERS = [
+    USER_AGENT,
     'sec-ch-ua: "Chromium";v="120"',
     "sec-ch-ua-mobile: ?0",
     'sec-ch-ua-platform: "Linux"',
@@ -36,9 +37,15 @@ BROWSER_HEADERS = [
     "Sec-Fetch-Mode: cors",
     "Sec-Fetch-Dest: empty",
     "Referer: http://localhost:8080/",
-    "Accept-Encoding: gzip, deflate, br",
-    "Accept-Language: en-US,en;q=0.9",
 ]
+LANGUAGE_HEADERS = ["Accept-Encoding: gzip, deflate, br", "Accept-Language: en-US,en;q=0.9"]
+# By pushload's kind of client.
+BROWSER_HEADERS = {
+    "longpoll": ["Connection: keep-alive", "Accept: text/plain, */*; q=0.01", *FETCH_HEADERS, *LANGUAGE_HEADERS],
+    "sse": ["Connection: keep-alive", "Cache-Control: no-cache", *FETCH_HEADERS, *LANGUAGE_HEADERS],
+    # Browsers offer compression, too; here all servers send the same bytes, so it is not offered.
+    "ws": ["Pragma: no-cache", "Cache-Control: no-cache", USER_AGENT, "Origin: http://localhost:8080", *LANGUAGE_HEADERS],
+}
 
 
 class BenchError(Exception):
@@ -78,8 +85,8 @@ PEERS = {
         module="nchan",
         http="nchan_shared_memory_size {shm};",
         locations="""
-        location = /pub    { nchan_publisher;           nchan_channel_id $arg_id; }
-        location = /sub    { nchan_subscriber longpoll; nchan_channel_id $arg_id; }
+        location = /pub    { nchan_publisher; nchan_channel_id $arg_id; }
+        location = /sub    { nchan_subscriber longpoll eventsource websocket; nchan_channel_id $arg_id; }
         location = /status { nchan_stub_status; }""",
         subscribe="/sub?id={chan}",
         ready=("/status", "subscribers"),
@@ -250,6 +257,16 @@ class Server:
                     elif line.startswith("Pss_Shmem:"):
                         shared += int(line.split()[1]) * 1024
         return private, shared
+
+
+def slot_bytes():
+    """What nginx allocates for each of a worker's `worker_connections`, used or not, in bytes: measured."""
+    few, many = 1_000, 17_000
+    taken = {}
+    for count in (few, many):
+        with running(PEERS["nginx"], Settings(connections=count)) as server:
+            taken[count] = server.memory()[0]
+    return (taken[many] - taken[few]) / (many - few)
 
 
 def one_cpu():
