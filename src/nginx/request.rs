@@ -357,9 +357,8 @@ impl Request {
             if status.is_failure() || (*self.0).header_only() != 0 {
                 return Err(status);
             }
-            let core = self.core_location();
-            if core.tcp_nodelay != 0 && self.is_http_1() {
-                ngx_tcp_nodelay((*self.0).connection);
+            if self.is_http_1() {
+                self.prepare_connection();
             }
             let status = if opening.is_empty() {
                 Status(ngx_http_send_special(self.0, NGX_HTTP_FLUSH as ngx_uint_t))
@@ -375,6 +374,41 @@ impl Request {
                 return Err(status);
             }
             Ok(())
+        }
+    }
+
+    /// Has the kernel send at once, and find out when the client is no longer there: a stream may have nothing to send for
+    /// hours, and nobody would notice.
+    fn prepare_connection(&self) {
+        let core = self.core_location();
+        // SAFETY: a living request has a connection.
+        let connection = unsafe { (*self.0).connection };
+        // SAFETY: as above, an open one.
+        let descriptor = unsafe {
+            if core.tcp_nodelay != 0 {
+                ngx_tcp_nodelay(connection);
+            }
+            (*connection).fd
+        };
+        let timeout = core.send_timeout as libc::c_int;
+        let idle = match self.settings().ping_interval_ms / 1000 {
+            0 => 7200,
+            seconds => seconds.min(7200) as libc::c_int,
+        };
+        for (level, name, value) in [
+            // What was sent must be acknowledged within nginx's own time for that.
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout),
+            // Where nothing is sent, the kernel asks: for streams without pings.
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle),
+        ] {
+            // SAFETY: an open socket, and an integer of this size. What is no TCP socket does not know these options, and
+            // that does no harm.
+            unsafe {
+                let len = size_of_val(&value) as libc::socklen_t;
+                libc::setsockopt(descriptor, level, name, (&raw const value).cast(), len);
+            }
         }
     }
 

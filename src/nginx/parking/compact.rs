@@ -2,8 +2,8 @@
 //!
 //! To sleep, the request is ended through nginx's own keep-alive path without a reply and without a line in the access log.
 //! That frees its pool and header buffers. The connection is left with a read handler of ours, which notices when the
-//! client goes away. Both happen at the end of the turn of the event loop, in one step: in between, the connection is an
-//! idle one, which nginx closes when connections run short.
+//! client goes away. Both happen in one step, as soon as the request's handlers have returned: in between, the connection is
+//! an idle one, which nginx closes when connections run short.
 //!
 //! To wake, the head is fed to nginx through the connection's `recv`, as if the client had just sent it. nginx parses it
 //! and makes a new request; our handler, the last of the post-read phase, recognises it, puts back what the former one
@@ -11,7 +11,7 @@
 //! and the access log gets its one line.
 //!
 //! ```text
-//! content handler ──► falling asleep ──(posted event: request ended)──► asleep ──(answer, or client gone)─► awake
+//! content handler ──► falling asleep ──(handlers return: request ended)► asleep ──(answer, or client gone)─► awake
 //!                            │  an answer that comes already is kept until then                 │
 //!                            └──────────(connection closed instead)──► gone                     └─► replay, reply
 //! ```
@@ -31,10 +31,10 @@ use nginx_sys::{
     ngx_event_handler_pt, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_connection_t,
     ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
     ngx_http_finalize_request, ngx_http_handler_pt, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-    ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_recv_pt, ngx_reusable_connection, ngx_uint_t,
-    off_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST,
-    NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE, NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10,
-    NGX_HTTP_VERSION_20,
+    ngx_http_post_request, ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t,
+    ngx_module_t, ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN,
+    NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES,
+    NGX_HTTP_MODULE, NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
 };
 
 use super::live::{self, Live};
@@ -127,7 +127,7 @@ pub(super) enum Awakening {
 }
 
 thread_local! {
-    /// Those who are to sleep at the end of this turn of the event loop, and their requests.
+    /// Those who are to sleep as soon as their handlers have returned, and their requests.
     static FALLING: RefCell<Vec<(Parked, *mut ngx_http_request_t)>> = const { RefCell::new(Vec::new()) };
     static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
     /// The one whose head is being replayed.
@@ -146,7 +146,7 @@ struct Modules {
 
 /// At the start of a worker.
 pub fn start() {
-    FALL.set(Some(Timer::new(fall_asleep)));
+    FALL.set(Some(Timer::new(fall_asleep_all)));
     // SAFETY: the cycle's modules are an array that ends with null; names are static strings of modules.
     MODULES.set(unsafe {
         let mut modules = Modules { harmless: Vec::new(), realip: None };
@@ -270,6 +270,9 @@ unsafe fn fall(
         let parked = Parked(NonNull::new(sleeper)?);
         (*r).set_count((*r).count() + 1);
         FALLING.with_borrow_mut(|falling| falling.push((parked, r)));
+        (*r).write_event_handler = Some(fall_asleep);
+        // Without memory for that, the end of the turn does it.
+        ngx_http_post_request(r, ptr::null_mut());
         FALL.with_borrow(|fall| fall.as_ref().map(Timer::post_now));
         Some(parked)
     }
@@ -416,33 +419,56 @@ impl Parked {
     }
 }
 
-/// Ends requests in silence and takes over their connections, before anything new can come in.
-fn fall_asleep() {
+/// Sends a request to sleep as soon as its handlers have returned (`ngx_http_run_posted_requests`): its memory is still in
+/// the processor's caches then, and serves the next one.
+unsafe extern "C" fn fall_asleep(r: *mut ngx_http_request_t) {
+    let falling = FALLING.with_borrow_mut(|falling| {
+        let place = falling.iter().rposition(|(_, known)| *known == r)?;
+        Some(falling.swap_remove(place))
+    });
+    if let Some((parked, r)) = falling {
+        // SAFETY: it was just taken off the list.
+        unsafe { settle(parked, r) };
+    }
+}
+
+/// Does so at the end of this turn of the event loop, should nobody have called the above.
+fn fall_asleep_all() {
     for (parked, r) in FALLING.take() {
-        // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`. Until
-        // then nothing else ends the request: it is counted, its event handlers do nothing (`ngx_http_block_reading`,
-        // `ngx_http_request_empty_handler`), and its connection is neither idle nor reusable.
-        unsafe {
-            let sleeper = parked.0.as_ptr();
-            let c = (*sleeper).connection;
-            (*r).set_keepalive(1);
-            (*r).set_logged(1);
-            ngx_http_finalize_request(r, NGX_DONE as ngx_int_t);
-            let ours = (*c).fd != -1
-                && (*c).number == (*sleeper).number
-                && ptr::eq((*c).data, (*sleeper).http.cast());
-            if !ours {
-                forget(sleeper);
-                continue;
-            }
-            take_connection(sleeper, c);
-            if let Some(awakening) = (*sleeper).early.take() {
-                parked.wake(*awakening);
-            } else if (*sleeper).is_stream {
-                parked.go_live();
-            } else if client_is_gone(c) {
-                leave(parked);
-            }
+        // SAFETY: as above.
+        unsafe { settle(parked, r) };
+    }
+}
+
+/// Ends a request in silence and takes over its connection, before anything new can come in.
+///
+/// # Safety
+///
+/// Once for each that falls asleep.
+unsafe fn settle(parked: Parked, r: *mut ngx_http_request_t) {
+    // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`. Until then
+    // nothing else ends the request: it is counted, its read event handler does nothing (`ngx_http_block_reading`), and its
+    // connection is neither idle nor reusable. Whoever calls run_posted_requests looks at `destroyed` before anything else.
+    unsafe {
+        let sleeper = parked.0.as_ptr();
+        let c = (*sleeper).connection;
+        (*r).write_event_handler = Some(ngx_http_request_empty_handler);
+        (*r).set_keepalive(1);
+        (*r).set_logged(1);
+        ngx_http_finalize_request(r, NGX_DONE as ngx_int_t);
+        let ours = (*c).fd != -1
+            && (*c).number == (*sleeper).number
+            && ptr::eq((*c).data, (*sleeper).http.cast());
+        if !ours {
+            return forget(sleeper);
+        }
+        take_connection(sleeper, c);
+        if let Some(awakening) = (*sleeper).early.take() {
+            parked.wake(*awakening);
+        } else if (*sleeper).is_stream {
+            parked.go_live();
+        } else if client_is_gone(c) {
+            leave(parked);
         }
     }
 }
