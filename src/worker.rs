@@ -44,6 +44,8 @@ use crate::stream::RETRY_SPREAD;
 const SLICE: usize = 256;
 /// Milliseconds between two ticks: how late a lost hint, an expired message or a dead worker is noticed at most.
 const TICK: u64 = 1_000;
+/// Subscribers whose memory is worth giving back when half of them have left.
+const CROWD: usize = 256;
 /// Messages that a stream gets at once, and their bytes: what is rendered together.
 const BATCH: usize = 32;
 const BATCH_BYTES: u64 = 64 << 10;
@@ -78,6 +80,8 @@ struct Worker {
     leaving: Vec<Key>,
     /// For that. It keeps the process alive.
     release: Timer,
+    /// How many have waited at once since memory was last given back.
+    crowd: usize,
 }
 
 /// Who waits.
@@ -170,6 +174,7 @@ pub fn start(zone: SharedZone) {
         press: Press::default(),
         leaving: Vec::new(),
         release: Timer::holding(release),
+        crowd: 0,
     };
     parking::start();
     worker.join(now());
@@ -356,6 +361,7 @@ fn tick() {
             worker.join(now);
         }
         worker.read_mail();
+        worker.give_memory_back();
         worker.tick.set(TICK);
         worker.hub.has_work()
     });
@@ -591,6 +597,16 @@ impl Worker {
         }
     }
 
+    /// Gives memory back to the system once a crowd has left: the allocator would keep it for the next one.
+    fn give_memory_back(&mut self) {
+        let here = self.hub.len();
+        if self.crowd >= CROWD && here < self.crowd / 2 {
+            self.crowd = here;
+            self.hub.shrink();
+            process::give_memory_back();
+        }
+    }
+
     /// Decides what to do about somebody who has got nothing for so long.
     fn look_after(&mut self, key: Key, now: Now) -> Option<(Key, Seat, Delivery)> {
         let waiter = *self.hub.get(key)?;
@@ -639,8 +655,9 @@ impl Worker {
         });
     }
 
-    /// Sets the timer for the next subscriber whose time will be over.
+    /// Sets the timer for the next subscriber whose time will be over, after some have come or gone.
     fn arm(&mut self, now: Now) {
+        self.crowd = self.crowd.max(self.hub.len());
         let Some(next) = self.hub.next_deadline() else { return };
         if self.armed.is_none_or(|armed| next < armed) {
             self.armed = Some(next);

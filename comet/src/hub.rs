@@ -318,6 +318,13 @@ impl<T> Hub<T> {
         over.take(max).map(|(_, key)| *key).collect()
     }
 
+    /// Gives back memory that was needed when more waited. Keys stay as they are.
+    pub fn shrink(&mut self) {
+        self.places.shrink_to_fit();
+        self.channels.shrink_to_fit();
+        self.jobs.shrink_to_fit();
+    }
+
     /// Everybody, for a shutdown.
     pub fn keys(&self) -> Vec<Key> {
         self.places.iter().map(|(key, _)| Key(key as u32)).collect()

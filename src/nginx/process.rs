@@ -36,6 +36,15 @@ pub fn is_alive(pid: u32) -> bool {
     !gone || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
+/// Has the allocator give back what it keeps. It looks at all that is free: some milliseconds after a large crowd.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only memory that is not in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Places in the process table that workers may take until the next reload: those in use, those of a new generation, and
 /// some to spare.
 ///
