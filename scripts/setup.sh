@@ -17,8 +17,13 @@ packages_for() {
         vendored) echo libclang-dev gcc libc6-dev make binutils libssl-dev libpcre2-dev zlib1g-dev ;;
         nginx) echo nginx ;;
         run) echo nginx curl ;;
-        # The browser test, the Python client, certificates for the TLS tests.
-        test) echo nginx curl openssl python3 chromium chromium-driver ;;
+        # The browser test, clients in Python and JavaScript, certificates for the TLS tests.
+        test)
+            echo nginx curl openssl python3 python3-venv chromium chromium-driver
+            # Node may come from elsewhere, with an npm of its own.
+            command -v node >/dev/null || echo nodejs
+            command -v npm >/dev/null || echo npm
+            ;;
         valgrind) echo valgrind ;;
         # Nchan, the peer, is unpacked and not installed: bench/servers.py.
         bench) echo nginx python3 procps ;;

@@ -10,6 +10,7 @@ source "$(dirname "$0")/lib.sh"
 
 flavour=$1
 shift
+"$ROOT/scripts/clients.sh"
 step "clippy ($flavour)"
 "$ROOT/scripts/cargo.sh" "$flavour" clippy --workspace --all-targets -- -D warnings
 

@@ -24,10 +24,12 @@
 //!
 //! | here | what it does |
 //! |---|---|
-//! | `publisher`, `subscriber` | the two content handlers: from a request to a reply, or to a parked request |
+//! | `publisher`, `subscriber` | the content handlers: from a request to a reply, or to a parked request |
+//! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
 //! | `channel` | which channel a request is about |
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
+//! | `formats`, `press` | the formats of streams, by number; renders what they get, once for all who get the same |
 //! | `prepared` | replies ready to be sent, one for all who get the same |
 //! | `spool` | large messages in files |
 //! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
@@ -40,7 +42,12 @@
 //!   zone's size, moves the channels over.
 //! * Worker: takes a slot in the zone (`worker::start`), listens to its eventfd, ticks once a second, and gives the slot up at its
 //!   end. If it is killed, its successor in the slot, or any other worker's tick, makes its subscribers count no more.
-//! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once.
+//! * Stream: the head goes out through nginx's filters, the request is parked (`nginx::parking`), and the worker knows its place
+//!   in the log. When the channel moves, the worker copies what is new out of the zone, renders it once for each format and
+//!   sends it. What a connection does not take waits in its outbox; until that has gone, nothing else is rendered for it, and
+//!   then the worker looks into the log for it alone. At the end, the access log gets its line.
+//! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
+//!   streams over a second.
 mod channel;
 mod copies;
 mod formats;

@@ -97,6 +97,122 @@ fn the_page_goes_on_after_a_reload_of_nginx() {
     nginx.wait_gone(&old);
 }
 
+/// The page, receiving by a transport.
+fn open_by(base: &str, transport: &str) -> Browser {
+    let browser = Browser::start(Wishes::default());
+    browser.open(&format!("{base}/?transport={transport}"));
+    expect_receiving(&browser);
+    browser
+}
+
+/// The first lines of all messages, oldest first.
+fn texts(browser: &Browser) -> Vec<String> {
+    let script = "return [...document.querySelectorAll('#messages li')].reverse()
+        .map((row) => (row.querySelector('.text') || row).textContent)";
+    let list = browser.run(script);
+    let rows = list.as_array().expect("a list");
+    rows.iter().map(|row| row.as_str().expect("text").to_owned()).collect()
+}
+
+fn every_message_once_and_in_order(transport: &str) {
+    let (mut nginx, base) = start("quickstart.conf");
+    nginx.tolerate("exited on signal 9");
+    let browser = open_by(&base, transport);
+    nginx.wait_for_subscribers("demo", 1);
+    let mut expected: Vec<String> = Vec::new();
+    let publish = |nginx: &Nginx, expected: &mut Vec<String>| {
+        let text = format!("message <{}>\n\u{e4}", expected.len());
+        nginx.publish("demo", text.as_str());
+        expected.push(text);
+    };
+    publish(&nginx, &mut expected);
+    nginx.reload();
+    (0..3).for_each(|_| publish(&nginx, &mut expected));
+    wait::until_true("the messages of the reload", || texts(&browser) == expected);
+    for worker in nginx.workers() {
+        nginx.kill_worker(worker);
+    }
+    (0..3).for_each(|_| publish(&nginx, &mut expected));
+    wait::until_true("the messages after the death", || texts(&browser) == expected);
+    publish(&nginx, &mut expected);
+    wait::until_true("the last message", || texts(&browser) == expected);
+}
+
+#[test]
+fn event_source_brings_every_message_once_and_in_order() {
+    every_message_once_and_in_order("eventsource");
+}
+
+#[test]
+fn websockets_bring_every_message_once_and_in_order() {
+    every_message_once_and_in_order("websocket");
+}
+
+#[test]
+fn fetch_brings_every_message_once_and_in_order() {
+    every_message_once_and_in_order("fetch");
+}
+
+#[test]
+fn transports_can_be_switched() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = open_by(&base, "long-poll");
+    nginx.publish("demo", "kept");
+    for transport in ["eventsource", "websocket", "fetch", "long-poll"] {
+        browser.run(&format!(
+            "const select = document.querySelector('#transport');
+             select.value = '{transport}'; select.dispatchEvent(new Event('change'))"
+        ));
+        wait::until_true("what was published before", || texts(&browser) == ["kept"]);
+        expect_receiving(&browser);
+        // The former one has gone.
+        nginx.wait_for_subscribers("demo", 1);
+    }
+    assert_eq!(browser.console_errors(), [""; 0]);
+}
+
+#[test]
+fn a_deletion_is_shown_by_all_streams() {
+    for transport in ["eventsource", "websocket", "fetch"] {
+        let (nginx, base) = start("quickstart.conf");
+        let browser = open_by(&base, transport);
+        nginx.wait_for_subscribers("demo", 1);
+        nginx.request(&support::Request::new("DELETE", "/pub?id=demo")).expect_status(200);
+        browser.element("#status[data-state=retrying]");
+        // The page comes again, to a new channel.
+        expect_receiving(&browser);
+        nginx.publish("demo", "anew");
+        wait::until_true("a message of the new channel", || texts(&browser) == ["anew"]);
+    }
+}
+
+#[test]
+fn a_gap_is_shown_by_event_source_and_fetch() {
+    for transport in ["eventsource", "fetch"] {
+        let (mut nginx, base) = start("quickstart.conf");
+        nginx.tolerate("exited on signal 9");
+        let browser = open_by(&base, transport);
+        nginx.publish("demo", "first");
+        wait::until_true("a message", || texts(&browser) == ["first"]);
+        // The page's connection is lost, and more is published than the channel keeps (50).
+        for worker in nginx.workers() {
+            nginx.kill_worker(worker);
+        }
+        let batch: Vec<String> = (0..60).map(|number| format!("later {number}")).collect();
+        for text in &batch {
+            nginx.publish("demo", text.as_str());
+        }
+        wait::until_true("the rest", || texts(&browser).last() == batch.last());
+        let seen = texts(&browser);
+        let gap = seen.iter().position(|text| text.contains("gone before"));
+        // Unless the browser was back before the first ones had to go.
+        match gap {
+            Some(place) => assert!(seen.len() - place > 10, "{seen:?}"),
+            None => assert_eq!(seen.len(), 61, "{seen:?}"),
+        }
+    }
+}
+
 #[test]
 fn the_form_works_without_javascript() {
     let (nginx, base) = start("quickstart.conf");

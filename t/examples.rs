@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use support::config::project_file;
+use support::streams::Kind;
 use support::{Config, Nginx, Request};
 
 /// What the test needs to know of an example.
@@ -17,9 +18,15 @@ struct Example {
     subscriber: &'static str,
 }
 
-const EXAMPLES: [Example; 5] = [
+const EXAMPLES: [Example; 6] = [
     Example {
         file: "quickstart.conf",
+        page: "/",
+        publisher: "/pub?id=demo",
+        subscriber: "/sub?id=demo",
+    },
+    Example {
+        file: "streams.conf",
         page: "/",
         publisher: "/pub?id=demo",
         subscriber: "/sub?id=demo",
@@ -100,6 +107,25 @@ fn expect_protection(nginx: &Nginx, file: &str) {
 fn quickstart_works() {
     let nginx = expect_service("quickstart.conf");
     expect_protection(&nginx, "quickstart.conf");
+}
+
+#[test]
+fn every_transport_has_its_address() {
+    let nginx = expect_service("streams.conf");
+    expect_protection(&nginx, "streams.conf");
+    for (kind, target) in [
+        (Kind::EventSource, "/events?id=all"),
+        (Kind::WebSocket, "/socket?id=all"),
+        (Kind::JsonLines, "/lines?id=all"),
+        (Kind::Stream, "/lines?id=all"),
+        (Kind::EventSource, "/sub?id=all"),
+        (Kind::WebSocket, "/both?id=all"),
+    ] {
+        let mut listener = kind.listen_on(nginx.client(), target, None);
+        nginx.request(&Request::post("/pub?id=all", "hello")).expect_status(201);
+        listener.expect_message("hello");
+        nginx.request(&Request::new("DELETE", "/pub?id=all")).expect_status(200);
+    }
 }
 
 #[test]

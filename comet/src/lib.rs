@@ -11,10 +11,12 @@
 //! | [`hub`] | one worker's waiting subscribers, by channel; which of them to serve next |
 //! | [`wire`] | bytes to values and back: HTTP dates and tags, message ids, `Accept`, channel info, JSON, chunks |
 //! | [`transport`] | how a subscriber is served: which transport, and what each one writes |
+//! | [`websocket`] | handshake, frames and compression of WebSockets |
+//! | [`outbox`] | what a stream's client could not take at once |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`config`] | every directive, its values, inheritance and defaults |
 //!
-//! Dependencies point one way: publisher, subscriber, transport → wire → message; zone and hub → message.
+//! Dependencies point one way: publisher, subscriber, transport → websocket → wire → message; zone and hub → message.
 #![forbid(unsafe_code)]
 
 pub mod channel_id;
