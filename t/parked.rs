@@ -711,12 +711,6 @@ fn private_memory(pid: i32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
 }
 
-/// Whether a tool that watches memory keeps the figures from meaning anything.
-fn is_watched(pid: i32) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
-    maps.contains("libasan") || maps.contains("valgrind")
-}
-
 /// What browsers send.
 fn of_a_browser(id: &str) -> Request {
     let request = get(id)
@@ -740,7 +734,7 @@ fn memory_per_client(park: &str) -> Option<[u64; 2]> {
     let config = parking(park).main("worker_rlimit_nofile 8192;");
     let nginx = Nginx::start(config);
     let worker = nginx.workers()[0];
-    if is_watched(worker) {
+    if process::is_watched(worker) {
         eprintln!("skipped: memory is watched by a tool, and means nothing");
         return None;
     }

@@ -619,7 +619,11 @@ fn slow_readers_cost_no_memory(kind: Kind, workers: usize) {
     publish_to(&nginx, 300..MESSAGES, &mut fast);
     let grown = memory().saturating_sub(before);
     let published = (MESSAGES - 300) * (32 << 10);
-    assert!(grown < BOUND, "{grown} bytes more after {published} bytes were published");
+    if process::is_watched(nginx.workers()[0]) {
+        eprintln!("not compared: memory is watched by a tool, and means nothing");
+    } else {
+        assert!(grown < BOUND, "{grown} bytes more after {published} bytes were published");
+    }
     drop(slow);
     nginx.wait_for_subscribers("a", 1);
 }
