@@ -67,6 +67,9 @@ def ratio(a, b):
     return a.middle / b.middle if a and b and b.middle else None
 
 
+TOO_FEW = "too few rounds to tell"
+
+
 def compared(a, b):
     """What the rounds say about `a` against `b`: a factor if their ranges lie apart, else that they do not tell."""
     if a is None or b is None:
@@ -74,7 +77,7 @@ def compared(a, b):
     if a.disturbed or b.disturbed:
         return "not told, as other programs used the CPU"
     if min(a.count, b.count) < 3:
-        return "too few rounds to tell"
+        return TOO_FEW
     if a.low <= b.high and b.low <= a.high:
         return f"no difference that these rounds show ({ratio(a, b):.2f} ×, and their ranges overlap)"
     return f"{ratio(a, b):.2f} × (the ranges lie apart)"

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import charts
-from figures import at, compared, disturbed, figure, ratio, total, usable, worst
+from figures import TOO_FEW, at, compared, disturbed, figure, ratio, total, usable, worst
 from servers import PEERS, ROOT, nchan_version, nginx_program, output
 
 # The quantiles of pushload's "curve", in percent.
@@ -348,8 +348,10 @@ def verdicts(runs):
             said = compared(ours, theirs)
             if said:
                 title = PEERS[name].title if len(mine) > 1 else "ours"
-                lines.append(f"* {what}, {title} against Nchan: {said}.")
-    return lines
+                lines.append((f"* {what}, {title} against Nchan: {said}.", said))
+    if lines and all(said == TOO_FEW for _, said in lines):
+        return ["Nothing for certain: the tables have what was measured, in too few rounds to tell one range from another."]
+    return [line for line, said in lines if said != TOO_FEW]
 
 
 def chart_rows(runs, groups, path, label):
