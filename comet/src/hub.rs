@@ -46,7 +46,7 @@ pub struct Key(u32);
 
 impl Key {
     /// No subscriber.
-    const NONE: Key = Key(u32::MAX);
+    pub const NONE: Key = Key(u32::MAX);
 
     fn place(self) -> usize {
         self.0 as usize

@@ -22,7 +22,7 @@
 //!
 //! What cannot be put back exactly is parked in the plain way: see [`is_usable`] and [`is_streamable`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ptr::{self, NonNull};
 
 use comet::hub::Key;
@@ -73,12 +73,9 @@ pub(super) struct Sleeper {
     /// The connection's number: tells whether it is still the same.
     number: u64,
     http: *mut ngx_http_connection_t,
-    /// nginx's own handler, while ours is there.
-    read_handler: ngx_event_handler_pt,
-    /// What came before it was asleep.
-    early: Option<Box<Awakening>>,
     pub snapshot: Snapshot,
-    pub key: Option<Key>,
+    /// Under which key the worker knows it, or [`Key::NONE`].
+    pub key: Key,
     /// A WebSocket's conversation.
     pub talk: Option<Box<Talk>>,
     /// What is on its way to a stream.
@@ -95,6 +92,15 @@ pub(super) enum State {
     Falling,
     /// The connection is ours.
     Asleep,
+}
+
+/// Somebody who is to sleep.
+#[derive(Debug)]
+struct Falling {
+    parked: Parked,
+    request: *mut ngx_http_request_t,
+    /// What came before it was asleep.
+    early: Option<Awakening>,
 }
 
 /// A sleeper while it is being woken.
@@ -127,8 +133,10 @@ pub(super) enum Awakening {
 }
 
 thread_local! {
-    /// Those who are to sleep as soon as their handlers have returned, and their requests.
-    static FALLING: RefCell<Vec<(Parked, *mut ngx_http_request_t)>> = const { RefCell::new(Vec::new()) };
+    /// Those who are to sleep as soon as their handlers have returned.
+    static FALLING: RefCell<Vec<Falling>> = const { RefCell::new(Vec::new()) };
+    /// nginx's own read handler of connections that it keeps: a function of its that has no name outside.
+    static KEPT_HANDLER: Cell<ngx_event_handler_pt> = const { Cell::new(None) };
     static FALL: RefCell<Option<Timer>> = const { RefCell::new(None) };
     /// The one whose head is being replayed.
     static WAKING: RefCell<Option<Waking>> = const { RefCell::new(None) };
@@ -257,10 +265,8 @@ unsafe fn fall(
             connection: c,
             number: (*c).number,
             http: (*r).http_connection,
-            read_handler: None,
-            early: None,
             snapshot: Snapshot::take(r, keeps_address),
-            key: None,
+            key: Key::NONE,
             talk,
             live,
             state: State::Falling,
@@ -269,7 +275,8 @@ unsafe fn fall(
         }));
         let parked = Parked(NonNull::new(sleeper)?);
         (*r).set_count((*r).count() + 1);
-        FALLING.with_borrow_mut(|falling| falling.push((parked, r)));
+        let falling = Falling { parked, request: r, early: None };
+        FALLING.with_borrow_mut(|all| all.push(falling));
         (*r).write_event_handler = Some(fall_asleep);
         // Without memory for that, the end of the turn does it.
         ngx_http_post_request(r, ptr::null_mut());
@@ -353,14 +360,14 @@ impl Parked {
     /// Says under which key the worker knows the request.
     pub fn set_key(&self, key: Key) {
         // SAFETY: a sleeper lives until it is answered or found to have gone.
-        unsafe { (*self.0.as_ptr()).key = Some(key) };
+        unsafe { (*self.0.as_ptr()).key = key };
     }
 
     /// Wakes the request to be answered.
     pub fn answer(self, answer: Answer) {
         // SAFETY: as above.
         unsafe {
-            (*self.0.as_ptr()).key = None;
+            (*self.0.as_ptr()).key = Key::NONE;
             self.wake(Awakening::Answer(answer));
         }
     }
@@ -374,8 +381,7 @@ impl Parked {
         unsafe {
             let sleeper = self.0.as_ptr();
             if (*sleeper).state == State::Falling {
-                (*sleeper).early = Some(Box::new(awakening));
-                return;
+                return self.wake_later(awakening);
             }
             let (c, number) = ((*sleeper).connection, (*sleeper).number);
             let read = (*c).read;
@@ -393,7 +399,7 @@ impl Parked {
                 awakening: Some(awakening),
             };
             (*c).data = (*sleeper).http.cast();
-            (*read).handler = (*sleeper).read_handler;
+            (*read).handler = KEPT_HANDLER.get();
             (*c).recv = Some(replay);
             (*read).set_ready(1);
             (*read).set_timedout(0);
@@ -419,24 +425,36 @@ impl Parked {
     }
 }
 
+impl Parked {
+    /// Notes an awakening of somebody who is not asleep yet.
+    fn wake_later(self, awakening: Awakening) {
+        FALLING.with_borrow_mut(|all| {
+            if let Some(falling) = all.iter_mut().find(|falling| falling.parked == self) {
+                falling.early = Some(awakening);
+            }
+        });
+    }
+}
+
 /// Sends a request to sleep as soon as its handlers have returned (`ngx_http_run_posted_requests`): its memory is still in
 /// the processor's caches then, and serves the next one.
 unsafe extern "C" fn fall_asleep(r: *mut ngx_http_request_t) {
-    let falling = FALLING.with_borrow_mut(|falling| {
-        let place = falling.iter().rposition(|(_, known)| *known == r)?;
-        Some(falling.swap_remove(place))
+    let falling = FALLING.with_borrow_mut(|all| {
+        let place = all.iter().rposition(|falling| falling.request == r)?;
+        Some(all.swap_remove(place))
     });
-    if let Some((parked, r)) = falling {
+    if let Some(falling) = falling {
         // SAFETY: it was just taken off the list.
-        unsafe { settle(parked, r) };
+        unsafe { settle(falling) };
     }
 }
 
 /// Does so at the end of this turn of the event loop, should nobody have called the above.
 fn fall_asleep_all() {
-    for (parked, r) in FALLING.take() {
+    // One by one: ending one may bring about something for another that has not fallen asleep yet.
+    while let Some(falling) = FALLING.with_borrow_mut(Vec::pop) {
         // SAFETY: as above.
-        unsafe { settle(parked, r) };
+        unsafe { settle(falling) };
     }
 }
 
@@ -445,7 +463,8 @@ fn fall_asleep_all() {
 /// # Safety
 ///
 /// Once for each that falls asleep.
-unsafe fn settle(parked: Parked, r: *mut ngx_http_request_t) {
+unsafe fn settle(falling: Falling) {
+    let Falling { parked, request: r, early } = falling;
     // SAFETY: a sleeper lives until it is answered or found to have gone, and only this function ends `Falling`. Until then
     // nothing else ends the request: it is counted, its read event handler does nothing (`ngx_http_block_reading`), and its
     // connection is neither idle nor reusable. Whoever calls run_posted_requests looks at `destroyed` before anything else.
@@ -463,8 +482,8 @@ unsafe fn settle(parked: Parked, r: *mut ngx_http_request_t) {
             return forget(sleeper);
         }
         take_connection(sleeper, c);
-        if let Some(awakening) = (*sleeper).early.take() {
-            parked.wake(*awakening);
+        if let Some(awakening) = early {
+            parked.wake(awakening);
         } else if (*sleeper).is_stream {
             parked.go_live();
         } else if client_is_gone(c) {
@@ -481,7 +500,7 @@ unsafe fn settle(parked: Parked, r: *mut ngx_http_request_t) {
 unsafe fn forget(sleeper: *mut Sleeper) {
     // SAFETY: the caller's promise.
     let key = unsafe { Box::from_raw(sleeper) }.key;
-    if let Some(key) = key {
+    if key != Key::NONE {
         worker::gone(key);
     }
 }
@@ -498,7 +517,7 @@ unsafe fn take_connection(sleeper: *mut Sleeper, c: *mut ngx_connection_t) {
         }
         ngx_reusable_connection(c, 0);
         (*c).set_idle(0);
-        (*sleeper).read_handler = (*read).handler;
+        KEPT_HANDLER.set((*read).handler);
         if (*sleeper).is_stream {
             (*read).handler = Some(live::can_read);
             (*(*c).write).handler = Some(live::can_write);
@@ -551,7 +570,8 @@ pub(super) unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
 pub(super) unsafe fn leave(parked: Parked) {
     // SAFETY: the caller's promise.
     unsafe {
-        if let Some(key) = (*parked.0.as_ptr()).key.take() {
+        let key = std::mem::replace(&mut (*parked.0.as_ptr()).key, Key::NONE);
+        if key != Key::NONE {
             worker::gone(key);
         }
         parked.wake(Awakening::ClientGone);

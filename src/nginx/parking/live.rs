@@ -66,7 +66,7 @@ impl Parked {
 
     /// Under which key the worker knows it.
     pub fn key(self) -> Option<Key> {
-        self.sleeper().key
+        Some(self.sleeper().key).filter(|key| *key != Key::NONE)
     }
 
     /// The settings of its location.
@@ -91,7 +91,7 @@ impl Parked {
     /// The stream's connection is ours from now on.
     pub(super) fn go_live(self) {
         let early = self.live().map(|live| std::mem::take(&mut live.early)).unwrap_or_default();
-        if !early.is_empty() && !talk::received(super::Parked::Compact(self), &early) {
+        if !early.is_empty() && !talk::received(self.into(), &early) {
             return;
         }
         if self.is_blocked() || self.ending().is_some() {
@@ -99,7 +99,7 @@ impl Parked {
             self.flush();
             return;
         }
-        if let Some(key) = self.sleeper().key {
+        if let Some(key) = self.key() {
             worker::can_take(key);
         }
         self.read();
@@ -135,7 +135,7 @@ impl Parked {
     /// Sends the last bytes, and ends the stream when they have gone.
     pub fn end(self, bytes: &[u8], ending: Ending) {
         let sleeper = self.sleeper();
-        sleeper.key = None;
+        sleeper.key = Key::NONE;
         let coded = sleeper.coded;
         let live = self.live_or_new();
         if coded && !bytes.is_empty() {
@@ -261,7 +261,7 @@ impl Parked {
                 self.hang_up();
                 return;
             }
-            if !talk::received(super::Parked::Compact(self), bytes) {
+            if !talk::received(self.into(), bytes) {
                 return;
             }
         }
@@ -349,7 +349,7 @@ pub(super) unsafe extern "C" fn can_write(write: *mut ngx_event_t) {
             ngx_del_timer(write);
         }
     }
-    if let Some(key) = stream.sleeper().key {
+    if let Some(key) = stream.key() {
         worker::can_take(key);
     }
     stream.read();

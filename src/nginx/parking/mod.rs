@@ -10,6 +10,8 @@ mod live;
 mod plain;
 mod snapshot;
 
+use std::num::NonZero;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use comet::config::{Park, Settings};
@@ -26,12 +28,34 @@ pub(super) use compact::install;
 pub use compact::{start, stop};
 
 /// A parked request. It lives until it is answered or ended, or its client goes away; then `worker::gone` was called.
+///
+/// A pointer whose lowest bit, which no aligned pointer has, says which way the request was parked: there may be a million
+/// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parked {
+pub struct Parked(NonNull<()>);
+
+/// The way in which a request was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
     /// As a suspended request.
     Plain(plain::Parked),
     /// As a connection with a request's head.
     Compact(compact::Parked),
+}
+
+const PLAIN: usize = 1;
+const _: () = assert!(align_of::<plain::Place>() > PLAIN && align_of::<compact::Sleeper>() > PLAIN);
+
+impl From<plain::Parked> for Parked {
+    fn from(parked: plain::Parked) -> Self {
+        Parked(parked.0.cast().map_addr(|address| address | PLAIN))
+    }
+}
+
+impl From<compact::Parked> for Parked {
+    fn from(parked: compact::Parked) -> Self {
+        Parked(parked.0.cast())
+    }
 }
 
 /// What ends the wait of a parked request.
@@ -69,10 +93,10 @@ pub enum Ending {
 pub fn park(request: &Request) -> Option<(Parked, Status)> {
     if request.settings().park == Park::Compact {
         if let Some(parked) = compact::park(request) {
-            return Some((Parked::Compact(parked), Status::LATER));
+            return Some((parked.into(), Status::LATER));
         }
     }
-    plain::park(request).map(|parked| (Parked::Plain(parked), Status::LATER))
+    plain::park(request).map(|parked| (parked.into(), Status::LATER))
 }
 
 /// Parks a stream whose head has been sent. Its handler must return the status to nginx.
@@ -83,98 +107,106 @@ pub fn park_stream(request: &Request, talk: Option<Talk>) -> Option<(Parked, Sta
     let mut talk = talk.map(Box::new);
     if request.settings().park == Park::Compact {
         if let Some(parked) = compact::park_stream(request, &mut talk, &mut early) {
-            return Some((Parked::Compact(parked), Status::LATER));
+            return Some((parked.into(), Status::LATER));
         }
     }
-    plain::park_stream(request, talk, early).map(|parked| (Parked::Plain(parked), Status::LATER))
+    plain::park_stream(request, talk, early).map(|parked| (parked.into(), Status::LATER))
 }
 
 impl Parked {
+    fn way(self) -> Way {
+        let address = NonZero::new(self.0.addr().get() & !PLAIN);
+        match address.filter(|address| *address != self.0.addr()) {
+            Some(address) => Way::Plain(plain::Parked(self.0.with_addr(address).cast())),
+            None => Way::Compact(compact::Parked(self.0.cast())),
+        }
+    }
+
     /// Says under which key the worker knows the request.
     pub fn set_key(&self, key: Key) {
-        match self {
-            Parked::Plain(parked) => parked.set_key(key),
-            Parked::Compact(parked) => parked.set_key(key),
+        match self.way() {
+            Way::Plain(parked) => parked.set_key(key),
+            Way::Compact(parked) => parked.set_key(key),
         }
     }
 
     /// Sends the reply and ends the request.
     pub fn answer(self, answer: Answer) {
-        match self {
-            Parked::Plain(parked) => parked.answer(answer),
-            Parked::Compact(parked) => parked.answer(answer),
+        match self.way() {
+            Way::Plain(parked) => parked.answer(answer),
+            Way::Compact(parked) => parked.answer(answer),
         }
     }
 
     /// Sends a stream's frames; before that, everything else must have gone. After `Broken` there is no stream.
     pub fn send(self, frames: &Rc<Chunk>) -> Sent {
-        match self {
-            Parked::Plain(parked) => parked.send(frames),
-            Parked::Compact(parked) => parked.send(frames),
+        match self.way() {
+            Way::Plain(parked) => parked.send(frames),
+            Way::Compact(parked) => parked.send(frames),
         }
     }
 
     /// Sends bytes that are for this client alone, after what waits. After `Broken` there is no stream.
     pub fn say(self, bytes: &[u8]) -> Sent {
-        match self {
-            Parked::Plain(parked) => parked.say(bytes),
-            Parked::Compact(parked) => parked.say(bytes),
+        match self.way() {
+            Way::Plain(parked) => parked.say(bytes),
+            Way::Compact(parked) => parked.say(bytes),
         }
     }
 
     /// Sends a stream's last bytes, and ends it once they have gone. The worker knows it no more.
     pub fn end(self, bytes: &[u8], ending: Ending) {
-        match self {
-            Parked::Plain(parked) => parked.end(bytes, ending),
-            Parked::Compact(parked) => parked.end(bytes, ending),
+        match self.way() {
+            Way::Plain(parked) => parked.end(bytes, ending),
+            Way::Compact(parked) => parked.end(bytes, ending),
         }
     }
 
     /// Drops a client that cannot be told anything: it has gone, or does not answer. There is no stream afterwards.
     pub fn lose(self) {
-        match self {
-            Parked::Plain(parked) => parked.lose(),
-            Parked::Compact(parked) => parked.lose(),
+        match self.way() {
+            Way::Plain(parked) => parked.lose(),
+            Way::Compact(parked) => parked.lose(),
         };
     }
 
     /// A WebSocket client has answered our close frame. There is no stream afterwards.
     pub fn closed(self) {
-        match self {
-            Parked::Plain(parked) => parked.closed(),
-            Parked::Compact(parked) => parked.closed(),
+        match self.way() {
+            Way::Plain(parked) => parked.closed(),
+            Way::Compact(parked) => parked.closed(),
         }
     }
 
     /// Under which key the worker knows it.
     pub fn key(self) -> Option<Key> {
-        match self {
-            Parked::Plain(parked) => parked.key(),
-            Parked::Compact(parked) => parked.key(),
+        match self.way() {
+            Way::Plain(parked) => parked.key(),
+            Way::Compact(parked) => parked.key(),
         }
     }
 
     /// The settings of its location.
     pub fn settings<'a>(self) -> &'a Settings {
-        match self {
-            Parked::Plain(parked) => parked.settings(),
-            Parked::Compact(parked) => parked.settings(),
+        match self.way() {
+            Way::Plain(parked) => parked.settings(),
+            Way::Compact(parked) => parked.settings(),
         }
     }
 
     /// Takes a WebSocket's conversation, to be put back.
     pub fn take_talk(self) -> Option<Box<Talk>> {
-        match self {
-            Parked::Plain(parked) => parked.take_talk(),
-            Parked::Compact(parked) => parked.take_talk(),
+        match self.way() {
+            Way::Plain(parked) => parked.take_talk(),
+            Way::Compact(parked) => parked.take_talk(),
         }
     }
 
     /// Puts a WebSocket's conversation back.
     pub fn put_talk(self, talk: Box<Talk>) {
-        match self {
-            Parked::Plain(parked) => parked.put_talk(talk),
-            Parked::Compact(parked) => parked.put_talk(talk),
+        match self.way() {
+            Way::Plain(parked) => parked.put_talk(talk),
+            Way::Compact(parked) => parked.put_talk(talk),
         }
     }
 }

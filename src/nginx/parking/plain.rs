@@ -33,11 +33,11 @@ const CLOSE_TIMEOUT: ngx_msec_t = 5_000;
 
 /// A suspended request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parked(NonNull<Place>);
+pub struct Parked(pub(super) NonNull<Place>);
 
 /// In the request's pool.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     request: *mut ngx_http_request_t,
     /// Under which the worker knows it; nothing before it waits and after it was answered.
     key: Option<Key>,
@@ -375,7 +375,7 @@ impl Parked {
             return;
         }
         let early = self.live().map(|live| std::mem::take(&mut live.early)).unwrap_or_default();
-        if !early.is_empty() && !talk::received(super::Parked::Plain(self), &early) {
+        if !early.is_empty() && !talk::received(self.into(), &early) {
             return;
         }
         let mut buffer = [0; READ_SIZE];
@@ -404,7 +404,7 @@ impl Parked {
             if bytes.is_empty() {
                 return self.hang_up();
             }
-            if !talk::received(super::Parked::Plain(self), bytes) {
+            if !talk::received(self.into(), bytes) {
                 return;
             }
         }
