@@ -131,6 +131,6 @@ fn print(bytes: &[u8]) -> Option<Rc<Chunk>> {
 fn frames_of(format: &Format, id: FormatId, copied: &Copied) -> Option<Rc<Chunk>> {
     copied.frames(id, || {
         let body = copied.read_body()?;
-        Some(Rc::new(Chunk::new(&format.message(&copied.message, &body))))
+        Some(Rc::new(Chunk::new(&format.message(&copied.message.envelope(), &body))))
     })
 }

@@ -798,7 +798,7 @@ fn read_on(
 /// back, and will be told what it has missed.
 pub fn prepare(copied: Rc<Copied>, missed: Missed) -> Option<Rc<Prepared>> {
     let complete = copied.is_complete();
-    complete.then(|| Prepared::new(replies::message(&copied.message, missed), copied))
+    complete.then(|| Prepared::new(replies::message(&copied.message.envelope(), missed), copied))
 }
 
 fn without_message(reply: Reply) -> Answer {

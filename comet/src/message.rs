@@ -19,6 +19,95 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// A message's id as subscribers of several channels see it: a position in each of them, as Nchan's clients know it.
+///
+/// Ids are given in publishing order over all channels, so one time will do: of each channel it says which messages of
+/// that second have been seen, and all of the seconds before have been. Example: `1700000000:-,[3],0` is message 3 of that
+/// second in the second channel; of the first channel nothing of that second has been seen, of the third one message 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ManyId {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// For each channel, the tag of the last message of that second that has been seen.
+    pub tags: Box<[Option<u32>]>,
+    /// Which channel the message came from.
+    pub from: usize,
+}
+
+impl fmt::Display for ManyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.time, Tags(self))
+    }
+}
+
+/// The part of an id that is the `Etag`.
+struct Tags<'a>(&'a ManyId);
+
+impl fmt::Display for Tags<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, tag) in self.0.tags.iter().enumerate() {
+            if place > 0 {
+                f.write_str(",")?;
+            }
+            match tag {
+                Some(tag) if place == self.0.from => write!(f, "[{tag}]")?,
+                Some(tag) => write!(f, "{tag}")?,
+                None => f.write_str("-")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An id as a subscription writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenId<'a> {
+    /// Of one channel.
+    One(MessageId),
+    /// Of several channels.
+    Many(&'a ManyId),
+}
+
+impl WrittenId<'_> {
+    /// Seconds since 1970.
+    pub fn time(&self) -> u64 {
+        match self {
+            WrittenId::One(id) => id.time,
+            WrittenId::Many(id) => id.time,
+        }
+    }
+
+    /// What stands after the time: the `Etag` of HTTP.
+    pub fn tag(&self) -> String {
+        match self {
+            WrittenId::One(id) => id.tag.to_string(),
+            WrittenId::Many(id) => Tags(id).to_string(),
+        }
+    }
+}
+
+impl fmt::Display for WrittenId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WrittenId::One(id) => id.fmt(f),
+            WrittenId::Many(id) => id.fmt(f),
+        }
+    }
+}
+
+/// What a subscriber is told of a message beside its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The id.
+    pub id: WrittenId<'a>,
+    /// The channel it came from, for subscribers of several.
+    pub channel: Option<&'a [u8]>,
+    /// The publisher's `Content-Type`; empty if it sent none.
+    pub content_type: &'a [u8],
+    /// The publisher's name for the kind of event; empty if it gave none.
+    pub event: &'a [u8],
+}
+
 /// One life of a channel, from its creation to its deletion or collection.
 ///
 /// A number that the zone gives once and never again, so that a cursor into an earlier life is known as such.
@@ -80,6 +169,18 @@ pub struct Message {
     pub body: Body,
     /// The publisher asked for the message to go once it has been received (`push_delete_oldest_received_message`).
     pub delete_when_received: bool,
+}
+
+impl Message {
+    /// What subscribers of its channel alone are told.
+    pub fn envelope(&self) -> Envelope<'_> {
+        Envelope {
+            id: WrittenId::One(self.id),
+            channel: None,
+            content_type: &self.content_type,
+            event: &self.event,
+        }
+    }
 }
 
 /// A message's content.

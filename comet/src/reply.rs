@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::{MessageId, Missed};
+use crate::message::{Missed, WrittenId};
 
 /// The header that tells how many messages a subscriber has missed (invariant I5): `3`, or `3;at-least` if it may have
 /// been more.
@@ -67,9 +67,9 @@ impl Reply {
     }
 
     /// Adds the message id as `Last-Modified` and `Etag`.
-    pub fn message_id(self, id: MessageId) -> Self {
-        self.header("Last-Modified", crate::wire::http::date(id.time).into_bytes())
-            .header("Etag", id.tag.to_string().into_bytes())
+    pub fn message_id(self, id: WrittenId<'_>) -> Self {
+        self.header("Last-Modified", crate::wire::http::date(id.time()).into_bytes())
+            .header("Etag", id.tag().into_bytes())
     }
 
     /// Adds [`MISSED_HEADER`] if something was missed.

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 pub use crate::channel_id::no_channel_id;
-use crate::message::{Message, Missed, Position};
+use crate::message::{Envelope, Missed, Position, WrittenId};
 pub use crate::reply::MISSED_HEADER;
 use crate::reply::{Reply, ReplyBody};
 
@@ -73,19 +73,26 @@ impl Refusal {
     }
 }
 
+/// Which channel a message came from, where a subscriber has several.
+pub const CHANNEL_HEADER: &str = "Push-Channel";
+
 /// A message, with its id for the next request and the number of messages that were missed before it.
 ///
 /// The content type is the publisher's; without one there is none, whatever `default_type` says.
-pub fn message(message: &Message, missed: Missed) -> Reply {
-    let content_type = &message.content_type;
-    Reply {
+pub fn message(envelope: &Envelope<'_>, missed: Missed) -> Reply {
+    let content_type = envelope.content_type;
+    let reply = Reply {
         content_type: (!content_type.is_empty()).then(|| content_type.to_vec().into()),
         body: ReplyBody::Message,
         ..Reply::empty(200)
     }
-    .message_id(message.id)
+    .message_id(envelope.id)
     .header("Vary", &b"If-None-Match, If-Modified-Since"[..])
-    .missed(missed)
+    .missed(missed);
+    match envelope.channel {
+        Some(channel) if is_field_value(channel) => reply.header(CHANNEL_HEADER, channel.to_vec()),
+        _ => reply,
+    }
 }
 
 /// A long-poll that has waited as long as `push_subscriber_timeout` says.
@@ -121,7 +128,7 @@ pub fn unmodified(if_modified_since: Option<&[u8]>, if_none_match: Option<&[u8]>
 pub fn released(position: Position) -> Reply {
     let reply = Reply::empty(304);
     match position {
-        Position::After(id) => reply.message_id(id),
+        Position::After(id) => reply.message_id(WrittenId::One(id)),
         Position::Oldest | Position::Newest => reply,
     }
 }
@@ -158,20 +165,13 @@ fn is_field_value(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Body, Cursor, Life, MessageId};
+    use crate::message::{ManyId, MessageId};
 
     const ID: MessageId = MessageId { time: 784_111_777, tag: 3 };
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-    fn sample(content_type: &[u8]) -> Message {
-        Message {
-            id: ID,
-            cursor: Cursor { life: Life(1), seq: 4 },
-            content_type: content_type.into(),
-            event: Box::default(),
-            body: Body::Bytes(b"hello".as_slice().into()),
-            delete_when_received: false,
-        }
+    fn sample(content_type: &[u8]) -> Envelope<'_> {
+        Envelope { id: WrittenId::One(ID), channel: None, content_type, event: b"" }
     }
 
     fn headers(reply: &Reply) -> Vec<(&'static str, &[u8])> {
@@ -203,6 +203,24 @@ mod tests {
                 ("Last-Modified", DATE),
                 ("Etag", b"3"),
                 ("Vary", b"If-None-Match, If-Modified-Since"),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_several_channels_a_message_says_which_it_came_from() {
+        let id = ManyId { time: 784_111_777, tags: [Some(0), None].into(), from: 0 };
+        let reply = message(
+            &Envelope { id: WrittenId::Many(&id), channel: Some(b"news"), ..sample(b"") },
+            Missed::default(),
+        );
+        assert_eq!(
+            headers(&reply),
+            [
+                ("Last-Modified", DATE),
+                ("Etag", b"[0],-"),
+                ("Vary", b"If-None-Match, If-Modified-Since"),
+                ("Push-Channel", b"news"),
             ]
         );
     }

@@ -118,7 +118,7 @@ impl Step {
     fn write(&self, framing: &dyn Framing) -> Vec<u8> {
         match self {
             Step::Message { id, content_type, event, body } => {
-                framing.message(&message(*id, content_type, event), body)
+                framing.message(&message(*id, content_type, event).envelope(), body)
             }
             Step::Missed(missed) => framing.missed(*missed).unwrap_or_default(),
             Step::Ping => framing.ping().unwrap_or_default(),
@@ -305,7 +305,7 @@ proptest! {
     #[test]
     fn an_event_takes_no_more_than_is_said(body in bytes(64)) {
         let id = MessageId { time: u64::MAX, tag: u32::MAX };
-        let event = EventSource.message(&message(id, b"", b""), &body);
+        let event = EventSource.message(&message(id, b"", b"").envelope(), &body);
         prop_assert!(event.len() <= 7 * body.len() + 64);
     }
 
@@ -331,7 +331,7 @@ proptest! {
     #[test]
     fn a_json_line_is_one_line_and_gives_the_body_back(body in bytes(24), event in bytes(8)) {
         let id = MessageId { time: 1, tag: 2 };
-        let line = JsonLines.message(&message(id, b"", &event), &body);
+        let line = JsonLines.message(&message(id, b"", &event).envelope(), &body);
         prop_assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         let value: Value = serde_json::from_slice(&line).unwrap();
         let read = match (&value["data"], &value["base64"]) {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use comet::channel_id::channel_id;
-use comet::message::{MessageId, Position};
+use comet::message::{MessageId, Position, WrittenId};
 use comet::reply::Reply;
 use comet::wire::http::{self, MAX_DATE};
 use comet::wire::{accept, chunk::Chunk, id, info, json};
@@ -83,7 +83,7 @@ proptest! {
         other in (1..=MAX_DATE, any::<u32>()),
     ) {
         let read = |(time, tag): (u64, u32)| {
-            let reply = Reply::empty(200).message_id(MessageId { time, tag });
+            let reply = Reply::empty(200).message_id(WrittenId::One(MessageId { time, tag }));
             match http::position(header(&reply, "Last-Modified"), header(&reply, "Etag")) {
                 Position::After(id) => Some(id),
                 Position::Oldest | Position::Newest => None,

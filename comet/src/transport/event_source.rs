@@ -1,12 +1,13 @@
 //! EventSource: `text/event-stream` (WHATWG HTML, section 9.2).
 
 use super::{gap, stream_head, End, Framing};
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 
 /// Events as browsers read them.
 ///
-/// A message is an event with its id, its name if it has one, and a `data` field a line. The client gets all line ends
+/// A message is an event with its id, its name if it has one, and a `data` field a line. With several channels a field
+/// `channel` says which one; browsers ignore it, and their scripts find the channel's place in the id. The client gets all line ends
 /// as LF; all other bytes pass as they are, and what is not UTF-8 the client replaces. A body takes at most seven times
 /// its length and 64 bytes, if it is nothing but line ends. A gap and an end are events of those names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,14 @@ impl Framing for EventSource {
         opening
     }
 
-    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
-        let mut event = Vec::with_capacity(body.len() + message.event.len() + 64);
-        event.extend(format!("id: {}\n", message.id).into_bytes());
-        if is_name(&message.event) {
-            push_field(&mut event, b"event: ", &message.event);
+    fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
+        let mut event = Vec::with_capacity(body.len() + envelope.event.len() + 64);
+        event.extend(format!("id: {}\n", envelope.id).into_bytes());
+        if let Some(channel) = envelope.channel.filter(|channel| is_name(channel)) {
+            push_field(&mut event, b"channel: ", channel);
+        }
+        if is_name(envelope.event) {
+            push_field(&mut event, b"event: ", envelope.event);
         }
         for line in lines(body) {
             push_field(&mut event, b"data: ", line);
@@ -104,11 +108,22 @@ fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{check_head, message, text, GAP, NO_GAP};
+    use super::super::samples::{check_head, envelope, many, of_many, text, GAP, NO_GAP};
     use super::*;
 
     fn event(name: &[u8], body: &[u8]) -> String {
-        text(EventSource.message(&message(b"text/plain", name), body))
+        text(EventSource.message(&envelope(b"text/plain", name), body))
+    }
+
+    #[test]
+    fn of_several_channels_a_field_says_which() {
+        assert_eq!(
+            text(EventSource.message(&of_many(&many()), b"x")),
+            "id: 1700000000:-,[3],0\nchannel: b\ndata: x\n\n"
+        );
+        let id = many();
+        let hostile = Envelope { channel: Some(b"b\nid: 1:1"), ..of_many(&id) };
+        assert!(!text(EventSource.message(&hostile, b"x")).contains("channel"));
     }
 
     #[test]
@@ -171,7 +186,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf_8_pass() {
-        let event = EventSource.message(&message(b"", b""), b"\xff\xfe\0\xc3");
+        let event = EventSource.message(&envelope(b"", b""), b"\xff\xfe\0\xc3");
         assert_eq!(event, b"id: 1700000000:3\ndata: \xff\xfe\0\xc3\n\n");
     }
 

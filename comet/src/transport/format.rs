@@ -1,7 +1,7 @@
 //! All formats as one type.
 
 use super::{End, EventSource, Framing, JsonLines, Lines};
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 use crate::websocket::Form;
 
@@ -43,8 +43,8 @@ impl Framing for Format {
         self.framing().opening(retry, missed)
     }
 
-    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
-        self.framing().message(message, body)
+    fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
+        self.framing().message(envelope, body)
     }
 
     fn missed(&self, missed: Missed) -> Option<Vec<u8>> {

@@ -6,13 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 
 use super::{gap, stream_head, End, Framing};
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 use crate::wire::json;
 
 /// Objects a line each, ended by LF, for programs.
 ///
-/// A message has `id`, `time` (seconds since 1970), `type` and `event` as far as the publisher gave them, and `data`; or
+/// A message has `id`, `time` (seconds since 1970), `channel` where there are several, `type` and `event` as far as the publisher gave them, and `data`; or
 /// `base64` (RFC 4648, section 4) in its place, if the body is not UTF-8. A gap has `missed`, an end has `end`. No other
 /// LF, and no CR, is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,13 @@ impl Framing for JsonLines {
         gap_line(missed)
     }
 
-    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
+    fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
         let mut line = String::with_capacity(body.len() + 128);
-        line.push_str(&format!("{{\"id\":\"{}\",\"time\":{}", message.id, message.id.time));
-        for (name, value) in [("type", &message.content_type), ("event", &message.event)] {
+        line.push_str(&format!("{{\"id\":\"{}\",\"time\":{}", envelope.id, envelope.id.time()));
+        let channel = envelope.channel.unwrap_or_default();
+        for (name, value) in
+            [("channel", channel), ("type", envelope.content_type), ("event", envelope.event)]
+        {
             if !value.is_empty() {
                 line.push_str(&format!(",\"{name}\":"));
                 json::push_string(&mut line, &String::from_utf8_lossy(value));
@@ -83,11 +86,20 @@ fn end_line(reason: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{check_head, message, text, GAP, NO_GAP};
+    use super::super::samples::{check_head, envelope, many, of_many, text, GAP, NO_GAP};
     use super::*;
 
     fn line(content_type: &[u8], event: &[u8], body: &[u8]) -> String {
-        text(JsonLines.message(&message(content_type, event), body))
+        text(JsonLines.message(&envelope(content_type, event), body))
+    }
+
+    #[test]
+    fn of_several_channels_it_says_which() {
+        assert_eq!(
+            text(JsonLines.message(&of_many(&many()), b"x")),
+            "{\"id\":\"1700000000:-,[3],0\",\"time\":1700000000,\"channel\":\"b\",\
+             \"type\":\"text/x\",\"data\":\"x\"}\n"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{stream_head, End, Framing};
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 
 /// Bodies as they are, each followed by the separator, and nothing else.
@@ -25,7 +25,7 @@ impl Framing for Lines {
         Vec::new()
     }
 
-    fn message(&self, _message: &Message, body: &[u8]) -> Vec<u8> {
+    fn message(&self, _envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
         [body, &self.separator].concat()
     }
 
@@ -44,7 +44,7 @@ impl Framing for Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{check_head, message, text, GAP, NO_GAP};
+    use super::super::samples::{check_head, envelope, text, GAP, NO_GAP};
     use super::*;
 
     fn lines(separator: &[u8]) -> Lines {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_message_is_its_body_and_the_separator() {
-        let message = message(b"text/x", b"name");
+        let message = envelope(b"text/x", b"name");
         assert_eq!(text(lines(b"\n").message(&message, b"hello")), "hello\n");
         assert_eq!(text(lines(b"--\r\n").message(&message, b"a\nb")), "a\nb--\r\n");
         assert_eq!(text(lines(b"\n").message(&message, b"")), "\n");

@@ -16,7 +16,7 @@ pub use format::Format;
 pub use json_lines::JsonLines;
 pub use lines::Lines;
 
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 
 /// Why a stream ends although its client is still there.
@@ -53,7 +53,7 @@ pub trait Framing {
     fn opening(&self, retry: u64, missed: Missed) -> Vec<u8>;
 
     /// A message. `body` is its content, which the edge may have read from a file.
-    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8>;
+    fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8>;
 
     /// Tells that messages are missing before the next one; `None` if the format cannot say it, and the stream must end
     /// by [`End::Missed`].
@@ -85,20 +85,23 @@ fn gap(missed: Missed) -> String {
 #[cfg(test)]
 mod samples {
     use super::*;
-    use crate::message::{Body, Cursor, Life, MessageId};
+    use crate::message::{ManyId, MessageId, WrittenId};
 
     pub const GAP: Missed = Missed { count: 3, at_least: false };
     pub const NO_GAP: Missed = Missed { count: 0, at_least: false };
 
-    pub fn message(content_type: &[u8], event: &[u8]) -> Message {
-        Message {
-            id: MessageId { time: 1_700_000_000, tag: 3 },
-            cursor: Cursor { life: Life(1), seq: 4 },
-            content_type: content_type.into(),
-            event: event.into(),
-            body: Body::Bytes(Box::default()),
-            delete_when_received: false,
-        }
+    pub fn envelope<'a>(content_type: &'a [u8], event: &'a [u8]) -> Envelope<'a> {
+        let id = WrittenId::One(MessageId { time: 1_700_000_000, tag: 3 });
+        Envelope { id, channel: None, content_type, event }
+    }
+
+    /// One of several channels.
+    pub fn of_many(id: &ManyId) -> Envelope<'_> {
+        Envelope { id: WrittenId::Many(id), channel: Some(b"b"), ..envelope(b"text/x", b"") }
+    }
+
+    pub fn many() -> ManyId {
+        ManyId { time: 1_700_000_000, tags: [None, Some(3), Some(0)].into(), from: 1 }
     }
 
     pub fn text(bytes: Vec<u8>) -> String {

@@ -1,7 +1,7 @@
 //! WebSocket: a frame for each message (RFC 6455), in the form that the handshake has settled.
 
 use super::{End, Framing};
-use crate::message::{Message, Missed};
+use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 use crate::websocket::{self, Form};
 
@@ -18,8 +18,8 @@ impl Framing for Form {
         Vec::new()
     }
 
-    fn message(&self, message: &Message, body: &[u8]) -> Vec<u8> {
-        websocket::message_frame(*self, message, body)
+    fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
+        websocket::message_frame(*self, envelope, body)
     }
 
     /// A frame would look like a message.

@@ -19,7 +19,7 @@ pub use deflate::{compress, inflate, InflateError};
 pub use frame::{close, close_without_code, encode, ping, pong, Opcode};
 pub use handshake::{accept, is_handshake, Accepted, Deflate, HandshakeError, Offer, Protocol};
 
-use crate::message::Message;
+use crate::message::Envelope;
 
 /// "The server met something unexpected" (RFC 6455, section 7.4.1).
 pub const INTERNAL_ERROR: u16 = 1011;
@@ -40,14 +40,14 @@ pub struct Form {
 
 /// The frame that carries a message to subscribers: of text, or binary if the message is `application/octet-stream` or is
 /// no UTF-8.
-pub fn message_frame(form: Form, message: &Message, body: &[u8]) -> Vec<u8> {
+pub fn message_frame(form: Form, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
     let is_text =
-        *message.content_type != *b"application/octet-stream" && std::str::from_utf8(body).is_ok();
+        *envelope.content_type != *b"application/octet-stream" && std::str::from_utf8(body).is_ok();
     let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
     match form.protocol {
         Protocol::Plain => data_frame(form.deflate, opcode, body),
         Protocol::Nchan => {
-            let mut payload = meta(message).into_bytes();
+            let mut payload = meta(envelope).into_bytes();
             payload.extend_from_slice(body);
             data_frame(form.deflate, opcode, &payload)
         }
@@ -55,9 +55,9 @@ pub fn message_frame(form: Form, message: &Message, body: &[u8]) -> Vec<u8> {
 }
 
 /// What `ws+meta.nchan` puts before the body.
-fn meta(message: &Message) -> String {
-    let id = message.id;
-    match std::str::from_utf8(&message.content_type) {
+fn meta(envelope: &Envelope<'_>) -> String {
+    let id = envelope.id;
+    match std::str::from_utf8(envelope.content_type) {
         Ok(kind) if !kind.is_empty() && !kind.contains(char::is_control) => {
             format!("id: {id}\ncontent-type: {kind}\n\n")
         }
@@ -79,17 +79,11 @@ fn data_frame(deflate: Option<Deflate>, opcode: Opcode, payload: &[u8]) -> Vec<u
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::message::{Body, Cursor, Life, MessageId};
+    use crate::message::{MessageId, WrittenId};
 
-    fn message(content_type: &[u8]) -> Message {
-        Message {
-            id: MessageId { time: 1_700_000_000, tag: 3 },
-            cursor: Cursor { life: Life(1), seq: 4 },
-            content_type: content_type.into(),
-            event: Box::default(),
-            body: Body::Bytes(Box::default()),
-            delete_when_received: false,
-        }
+    fn message(content_type: &[u8]) -> Envelope<'_> {
+        let id = WrittenId::One(MessageId { time: 1_700_000_000, tag: 3 });
+        Envelope { id, channel: None, content_type, event: b"" }
     }
 
     const PLAIN: Form = Form { protocol: Protocol::Plain, deflate: None };
