@@ -10,9 +10,11 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 
 use slab::Slab;
 
+use crate::many::{Bundles, Member};
 use crate::message::{Cursor, Life};
 use crate::zone::ChannelRef;
 
@@ -57,7 +59,9 @@ impl Key {
 #[derive(Debug)]
 pub struct Hub<T> {
     places: Slab<Place<T>>,
+    /// Of channels and of bundles.
     channels: HashMap<Life, Line, BuildHasherDefault<LifeHasher>>,
+    bundles: Bundles,
     jobs: VecDeque<Job>,
     deadlines: BTreeSet<(u64, Key)>,
     /// Places given so far: tells who came before a hint and who after.
@@ -132,6 +136,7 @@ impl<T> Default for Hub<T> {
         Hub {
             places: Slab::new(),
             channels: HashMap::default(),
+            bundles: Bundles::default(),
             jobs: VecDeque::new(),
             deadlines: BTreeSet::new(),
             tickets: 0,
@@ -150,6 +155,17 @@ impl<T> Hub<T> {
             self.deadlines.insert((deadline, key));
         }
         key
+    }
+
+    /// Adds a subscriber of several channels: whatever its channel was, it waits in their bundle.
+    pub fn add_to_bundle(&mut self, members: &Rc<[Member]>, waiter: Waiter<T>) -> Key {
+        let channel = self.bundles.enter(members);
+        self.add(Waiter { channel, ..waiter })
+    }
+
+    /// The channels of a bundle, and nothing for a channel.
+    pub fn members(&self, channel: ChannelRef) -> Option<&Rc<[Member]>> {
+        self.bundles.members(channel.life)
     }
 
     /// A subscriber that waits.
@@ -186,7 +202,8 @@ impl<T> Hub<T> {
     /// Puts those of a slice that are still there behind all others: they have been looked at, and the job goes on.
     pub fn pass(&mut self, slice: &Slice) {
         let Hub { places, channels, tickets, .. } = self;
-        let Some(line) = channels.get_mut(&slice.channel.life) else { return };
+        let life = slice.channel.life;
+        let Some(line) = channels.get_mut(&life) else { return };
         let mut run = None;
         for key in &slice.keys {
             let Some(place) = places.get_mut(key.place()) else { continue };
@@ -237,6 +254,14 @@ impl<T> Hub<T> {
 
     /// Notes a hint: all who wait on this channel now are to be looked at.
     pub fn moved(&mut self, life: Life) {
+        self.line_moved(life);
+        if !self.bundles.is_empty() {
+            let bundles = self.bundles.of_channel(life).to_vec();
+            bundles.into_iter().for_each(|bundle| self.line_moved(bundle));
+        }
+    }
+
+    fn line_moved(&mut self, life: Life) {
         if !self.channels.contains_key(&life) {
             return;
         }
@@ -288,9 +313,10 @@ impl<T> Hub<T> {
 
     /// Whether somebody on this channel is to be looked at.
     pub fn is_due(&self, life: Life) -> bool {
+        let is_of = |line: Life| line == life || self.bundles.of_channel(life).contains(&line);
         self.jobs.iter().any(|job| match job {
-            Job::All { life: other, .. } => *other == life,
-            Job::One(key) => self.get(*key).is_some_and(|waiter| waiter.channel.life == life),
+            Job::All { life: line, .. } => is_of(*line),
+            Job::One(key) => self.get(*key).is_some_and(|waiter| is_of(waiter.channel.life)),
         })
     }
 
@@ -322,6 +348,7 @@ impl<T> Hub<T> {
     pub fn shrink(&mut self) {
         self.places.shrink_to_fit();
         self.channels.shrink_to_fit();
+        self.bundles.shrink();
         self.jobs.shrink_to_fit();
     }
 
@@ -375,6 +402,7 @@ impl<T> Hub<T> {
         line.len -= 1;
         if line.len == 0 {
             self.channels.remove(&life);
+            self.bundles.forget(life);
         }
     }
 }

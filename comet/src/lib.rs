@@ -23,6 +23,7 @@ pub mod channel_id;
 pub mod clock;
 pub mod config;
 pub mod hub;
+pub mod many;
 pub mod message;
 pub mod outbox;
 pub mod publisher;

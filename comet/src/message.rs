@@ -136,6 +136,20 @@ pub enum Position {
     After(MessageId),
     /// With the next message to be published.
     Newest,
+    /// With the one at this place in the queue, from the oldest on; the oldest is 1.
+    Nth(u32),
+    /// With so many of the newest messages.
+    Last(u32),
+}
+
+impl Position {
+    /// With the first message of a second, or of a later one.
+    pub fn since(time: u64) -> Self {
+        match time.saturating_sub(1) {
+            0 => Position::Oldest,
+            before => Position::After(MessageId { time: before, tag: u32::MAX }),
+        }
+    }
 }
 
 /// How many messages a subscriber has missed since its cursor, because the log has moved past it.
@@ -151,6 +165,14 @@ impl Missed {
     /// Whether nothing was missed.
     pub fn is_none(&self) -> bool {
         self.count == 0 && !self.at_least
+    }
+
+    /// These and others.
+    pub fn and(self, others: Missed) -> Self {
+        Missed {
+            count: self.count.saturating_add(others.count),
+            at_least: self.at_least || others.at_least,
+        }
     }
 }
 

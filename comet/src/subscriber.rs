@@ -129,7 +129,7 @@ pub fn released(position: Position) -> Reply {
     let reply = Reply::empty(304);
     match position {
         Position::After(id) => reply.message_id(WrittenId::One(id)),
-        Position::Oldest | Position::Newest => reply,
+        Position::Oldest | Position::Newest | Position::Nth(_) | Position::Last(_) => reply,
     }
 }
 

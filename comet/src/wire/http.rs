@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
-use super::id;
+use super::id::{self, Cursors};
 use crate::message::{MessageId, Position};
 
 /// 9999-12-31 23:59:59 UTC, the last second that an HTTP date can express.
@@ -36,15 +36,7 @@ pub fn parse_date(value: &[u8]) -> Option<u64> {
 /// and a list means its first member. As in NHPM the absolute value counts (`-3` is 3). A number too large for a tag is
 /// the largest tag; everything else is 0.
 pub fn parse_tag(value: &[u8]) -> u32 {
-    let first = value.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
-    let opaque = match first {
-        [b'W' | b'w', b'/', rest @ ..] => rest,
-        _ => first,
-    };
-    let number = match opaque {
-        [b'"', inner @ .., b'"'] => inner,
-        _ => opaque,
-    };
+    let number = opaque(value.split(|&byte| byte == b',').next().unwrap_or_default());
     let digits = number.strip_prefix(b"-").unwrap_or(number);
     if !digits.iter().all(u8::is_ascii_digit) {
         return 0;
@@ -83,6 +75,40 @@ pub fn position_of(
         .map_or_else(|| position(if_modified_since, if_none_match), Position::After)
 }
 
+/// Where a subscriber of several channels asks to begin in each, by the same means as with [`position_of`]. Nothing if by
+/// none.
+///
+/// A time without tags stands before all of its second.
+pub fn cursors_of(
+    last_event_id: Option<&[u8]>,
+    args: &[u8],
+    if_modified_since: Option<&[u8]>,
+    if_none_match: Option<&[u8]>,
+    channels: usize,
+) -> Option<Cursors> {
+    let named = last_event_id
+        .and_then(|value| Cursors::parse(value, channels))
+        .or_else(|| id::cursors_from_query(args, channels));
+    named.or_else(|| {
+        let time = if_modified_since.and_then(parse_date).filter(|time| *time != 0)?;
+        let tags = if_none_match.and_then(|tag| Cursors::of(time, opaque(tag), channels));
+        Some(tags.unwrap_or_else(|| Cursors::all(Position::since(time), channels)))
+    })
+}
+
+/// What an entity tag says, whether quoted, weak or plain.
+fn opaque(tag: &[u8]) -> &[u8] {
+    let tag = tag.trim_ascii();
+    let tag = match tag {
+        [b'W' | b'w', b'/', rest @ ..] => rest,
+        _ => tag,
+    };
+    match tag {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => tag,
+    }
+}
+
 /// Whether the client says `no-cache`, in `Cache-Control` or in `Pragma`.
 ///
 /// Each header may come several times, and each value may be a comma-separated list.
@@ -103,6 +129,33 @@ mod tests {
 
     /// The moment of the examples in RFC 9110.
     const EXAMPLE: u64 = 784_111_777;
+
+    #[test]
+    fn cursors_of_several_channels_come_by_all_means() {
+        let date = date(EXAMPLE);
+        let after = |tag| Position::After(MessageId { time: EXAMPLE, tag });
+        let expected = Some(vec![after(3), Position::since(EXAMPLE)]);
+        let read = |id: Option<&str>, args: &str, since: Option<&str>, tag: Option<&str>| {
+            cursors_of(
+                id.map(str::as_bytes),
+                args.as_bytes(),
+                since.map(str::as_bytes),
+                tag.map(str::as_bytes),
+                2,
+            )
+            .map(|cursors| cursors.positions)
+        };
+        assert_eq!(read(Some("784111777:[3],-"), "", None, None), expected);
+        assert_eq!(read(None, "id=x&last_event_id=784111777:[3],-", None, None), expected);
+        for tag in ["[3],-", "\"[3],-\"", "W/\"[3],-\""] {
+            assert_eq!(read(None, "", Some(&date), Some(tag)), expected, "{tag}");
+        }
+        let whole = Some(vec![Position::since(EXAMPLE); 2]);
+        assert_eq!(read(None, "", Some(&date), None), whole);
+        assert_eq!(read(None, "", Some(&date), Some("what")), whole);
+        assert_eq!(read(None, "", None, Some("[3],-")), None);
+        assert_eq!(read(None, "", None, None), None);
+    }
 
     #[test]
     fn dates_are_imf_fixdates() {

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use crate::message::MessageId;
+use crate::message::{MessageId, Position};
 
 /// The argument that says what `Last-Event-ID` says, for clients that cannot set a header.
 const ARGUMENT: &[u8] = b"last_event_id";
@@ -20,16 +20,77 @@ pub fn parse(value: &[u8]) -> Option<MessageId> {
     Some(MessageId { time, tag })
 }
 
+/// Where a subscriber of several channels asks to begin in each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursors {
+    /// One for each channel.
+    pub positions: Vec<Position>,
+    /// The cursor was given for another number of channels: beside what the positions say, messages may have been missed.
+    pub is_foreign: bool,
+}
+
+impl Cursors {
+    /// Reads `time:tags`, as [`ManyId`](crate::message::ManyId) writes it, for so many channels.
+    pub fn parse(value: &[u8], channels: usize) -> Option<Self> {
+        let mut parts = value.trim_ascii().splitn(2, |&byte| byte == b':');
+        let time = number(parts.next()?)?;
+        Self::of(time, parts.next()?, channels)
+    }
+
+    /// Reads the tags of a cursor of this time.
+    ///
+    /// Where their number is not that of the channels, everything of this time may have been seen or not: nothing is sent
+    /// twice, and it is told as a gap.
+    pub fn of(time: u64, tags: &[u8], channels: usize) -> Option<Self> {
+        let tags: Vec<Option<u32>> =
+            tags.split(|&byte| byte == b',').map(tag).collect::<Option<_>>()?;
+        let is_foreign = tags.len() != channels;
+        let position = |tag| match tag {
+            Some(tag) => Position::After(MessageId { time, tag }),
+            None => Position::since(time),
+        };
+        let positions = match is_foreign {
+            false => tags.into_iter().map(position).collect(),
+            true => vec![position(Some(u32::MAX)); channels],
+        };
+        Some(Cursors { positions, is_foreign })
+    }
+
+    /// The same position in all channels.
+    pub fn all(position: Position, channels: usize) -> Self {
+        Cursors { positions: vec![position; channels], is_foreign: false }
+    }
+}
+
+/// Reads one tag of several, where `-` says that nothing of this second has been seen (`-1` with old versions of Nchan). The
+/// brackets mark the channel of the last message and do not matter.
+fn tag(value: &[u8]) -> Option<Option<u32>> {
+    match value.trim_ascii() {
+        b"-" | b"-1" => Some(None),
+        [b'[', inner @ .., b']'] => number(inner).map(Some),
+        plain => number(plain).map(Some),
+    }
+}
+
 /// Reads the id from the first `last_event_id` in a query string, whose value may be percent-encoded.
 pub fn from_query(args: &[u8]) -> Option<MessageId> {
+    parse(&argument(args, MAX_ENCODED_LEN)?)
+}
+
+/// Reads the cursors from there, for so many channels.
+pub fn cursors_from_query(args: &[u8], channels: usize) -> Option<Cursors> {
+    Cursors::parse(&argument(args, MAX_ENCODED_LEN * channels.max(1))?, channels)
+}
+
+fn argument(args: &[u8], max_len: usize) -> Option<Vec<u8>> {
     let value = args.split(|&byte| byte == b'&').find_map(|argument| {
         let mut parts = argument.splitn(2, |&byte| byte == b'=');
         (parts.next()? == ARGUMENT).then(|| parts.next().unwrap_or_default())
     })?;
-    if value.len() > MAX_ENCODED_LEN {
+    if value.len() > max_len {
         return None;
     }
-    parse(&decode(value)?)
+    decode(value)
 }
 
 /// Undoes `application/x-www-form-urlencoded`; `None` if a percent sign is not followed by two hexadecimal digits.
@@ -56,7 +117,7 @@ fn hexadecimal(digit: u8) -> Option<u8> {
 
 /// Reads a decimal number. Unlike `FromStr` it takes no sign.
 fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
-    if !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -103,6 +164,46 @@ mod tests {
             b"\xff:1",
         ] {
             assert_eq!(parse(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn of_several_channels_there_is_a_tag_for_each() {
+        let after = |tag| Position::After(MessageId { tag, ..ID });
+        let before = Position::since(ID.time);
+        assert_eq!(before, Position::After(MessageId { time: ID.time - 1, tag: u32::MAX }));
+        for text in ["1700000000:3,[0],-", " 1700000000:[3], 0 ,-1 "] {
+            assert_eq!(
+                Cursors::parse(text.as_bytes(), 3),
+                Some(Cursors { positions: vec![after(3), after(0), before], is_foreign: false })
+            );
+        }
+        assert_eq!(
+            cursors_from_query(b"last_event_id=1700000000%3A3%2C%5B0%5D,-", 3).map(|c| c.positions),
+            Some(vec![after(3), after(0), before])
+        );
+    }
+
+    #[test]
+    fn tags_of_another_number_of_channels_are_told() {
+        for (text, channels) in
+            [("1700000000:3", 2), ("1700000000:3,[1]", 3), ("1700000000:1,2", 1)]
+        {
+            let end = Position::After(MessageId { tag: u32::MAX, ..ID });
+            assert_eq!(
+                Cursors::parse(text.as_bytes(), channels),
+                Some(Cursors { positions: vec![end; channels], is_foreign: true })
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_of_several_channels_is_none() {
+        for bad in [
+            "", "1", "1:", "1:,", "1:1,,2", "1:[1", "1:[[1]]", "1:[-]", "1:--", "x:1", "1:1;2",
+            "1:[]",
+        ] {
+            assert_eq!(Cursors::parse(bad.as_bytes(), 2), None, "{bad}");
         }
     }
 

@@ -25,6 +25,7 @@ impl Zone<'_> {
         old.turn_wheel(now, u32::MAX);
         self.header.lives = self.header.lives.max(old.header.lives);
         self.header.stamps = self.header.stamps.max(old.header.stamps);
+        self.header.newest_time = self.header.newest_time.max(old.header.newest_time);
         // The ids' hashes differ, as the key does: what the tombstones know goes into the floor.
         let floor = Tombstone {
             time: old.header.dead_time,

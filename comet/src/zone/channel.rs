@@ -21,6 +21,7 @@ use crate::wire::info::ChannelInfo;
 
 /// One life of a channel, as a worker remembers it. Not a pointer: it is checked at each use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(Rust, packed(4))]
 pub struct ChannelRef {
     pub(super) at: At,
     /// Unique in the zone.
@@ -30,6 +31,11 @@ pub struct ChannelRef {
 impl ChannelRef {
     /// No channel: the zone knows none of this life.
     pub const NOWHERE: ChannelRef = ChannelRef { at: At::NONE, life: Life(0) };
+
+    /// A reference to no channel of the zone, under a number of its own: for what is not one channel.
+    pub(crate) const fn outside(life: Life) -> Self {
+        ChannelRef { at: At::NONE, life }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +92,10 @@ pub struct Followed {
     pub reign: u32,
     /// What it has missed before the first message that it will get.
     pub missed: Missed,
+    /// Its position as an id: what comes after it is what it will get.
+    pub id: MessageId,
+    /// The id before what it has missed.
+    pub came_with: MessageId,
 }
 
 /// A subscriber that was admitted to a channel.
@@ -164,7 +174,35 @@ impl Zone<'_> {
         })
     }
 
-    /// Gives a subscriber that stays a place among those who wait, just before the first message that it is to get.
+    /// Gives a subscriber a place on each of several channels, as [`follow`](Self::follow) does.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Refusal`]; the subscriber is counted nowhere then.
+    pub fn follow_all(
+        &mut self,
+        subscriptions: &[Subscription<'_>],
+        now: Now,
+    ) -> Result<Vec<Followed>, Refusal> {
+        let mut places = Vec::with_capacity(subscriptions.len());
+        for subscription in subscriptions {
+            match self.follow(subscription, now) {
+                Ok(place) => places.push((place, subscription.hold)),
+                Err(refusal) => {
+                    for (place, hold) in places {
+                        if let Some(slot) = hold {
+                            self.leave(place.channel, slot, 1, now);
+                        }
+                    }
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(places.into_iter().map(|(place, _)| place).collect())
+    }
+
+    /// Gives a subscriber that stays a place just before the first message that it is to get, and counts it as waiting if
+    /// it says by which worker ([`Subscription::hold`]).
     ///
     /// # Errors
     ///
@@ -175,7 +213,21 @@ impl Zone<'_> {
         now: Now,
     ) -> Result<Followed, Refusal> {
         let Entry { channel, next, seen } = self.enter_channel(subscription, true, now)?;
+        let head = self.get::<ChannelHead>(channel.at);
+        let last = MessageId { time: head.last_time, tag: head.last_tag };
+        let given = match subscription.position {
+            Position::After(id) => Some(id),
+            _ => None,
+        };
+        let id = match (next, given) {
+            (Some(next), Some(id)) if next.missed.is_none() => id,
+            (Some(next), _) => just_before(next.id),
+            (None, Some(id)) => id.min(last),
+            (None, None) => last,
+        };
         Ok(Followed {
+            id,
+            came_with: given.unwrap_or(id).min(id),
             channel,
             cursor: Cursor {
                 life: channel.life,
@@ -578,6 +630,14 @@ impl Zone<'_> {
             let entry = self.entry(place);
             entry.is_notified() && self.is_live(entry) && entry.slot != slot.at
         })
+    }
+}
+
+/// A position between an id and those before it.
+pub(super) fn just_before(id: MessageId) -> MessageId {
+    match id.tag.checked_sub(1) {
+        Some(tag) => MessageId { tag, ..id },
+        None => MessageId { time: id.time.saturating_sub(1), tag: u32::MAX },
     }
 }
 

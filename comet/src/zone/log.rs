@@ -78,6 +78,10 @@ pub struct Next {
     pub cursor: Cursor,
     /// Messages between the cursor and this one that are gone (invariant I5).
     pub missed: Missed,
+    /// Its id.
+    pub id: MessageId,
+    /// Its place among the messages of all channels.
+    pub stamp: u64,
 }
 
 /// What a waiting subscriber gets.
@@ -144,7 +148,8 @@ impl Zone<'_> {
     ) -> Result<MessageId, PublishError> {
         let full = || PublishError::NoSpace { needed: u64::from(blocks) * 128 };
         let head = *self.get::<ChannelHead>(channel);
-        let id = next_id(&head, now.wall);
+        let id = next_id(&head, now.wall.max(self.header.newest_time));
+        self.header.newest_time = id.time;
         let (flags, deadline) = self.lifetime(publication, now);
         let (pieces, file): ([&[u8]; 1], _) = match publication.content {
             Content::Pieces(_) => ([&[]], None),
@@ -279,6 +284,21 @@ impl Zone<'_> {
                 let at = self.alive_from(first, now, |message| message.flags & TRANSIENT == 0)?;
                 Some(self.next_at(at, Missed::default()))
             }
+            Position::Nth(place) => {
+                let mut before = place.saturating_sub(1);
+                let at = self.alive_from(first, now, |message| {
+                    let counts = message.flags & TRANSIENT == 0;
+                    let is_it = counts && before == 0;
+                    before -= u32::from(counts && !is_it);
+                    is_it
+                })?;
+                Some(self.next_at(at, Missed::default()))
+            }
+            Position::Last(count) => {
+                let at = self.last_stored(channel, count)?;
+                let at = self.alive_from(at, now, |message| message.flags & TRANSIENT == 0)?;
+                Some(self.next_at(at, Missed::default()))
+            }
             Position::After(id) => {
                 let oldest = self.oldest_after(channel, id)?;
                 let at = self.alive_from(oldest, now, |_| true)?;
@@ -293,8 +313,8 @@ impl Zone<'_> {
     /// after its position is thereby missed, and it is told with the next message (invariant I5).
     pub(super) fn seen_by(&self, channel: At, position: Position) -> u64 {
         match position {
-            Position::Newest | Position::Oldest => self.get::<ChannelHead>(channel).next_seq - 1,
             Position::After(id) => self.seen_at(channel, id, self.oldest_after(channel, id)).0,
+            _ => self.get::<ChannelHead>(channel).next_seq - 1,
         }
     }
 
@@ -313,11 +333,12 @@ impl Zone<'_> {
     fn next_at(&self, at: At, missed: Missed) -> Next {
         let message = self.get::<MessageHead>(at);
         let life = Life(self.get::<ChannelHead>(message.channel).life);
-        Next { at, cursor: Cursor { life, seq: message.seq }, missed }
+        let cursor = Cursor { life, seq: message.seq };
+        Next { at, cursor, missed, id: id_of(message), stamp: message.stamp }
     }
 
     /// The oldest message with an id above this one, expired or not.
-    fn oldest_after(&self, channel: At, id: MessageId) -> Option<At> {
+    pub(super) fn oldest_after(&self, channel: At, id: MessageId) -> Option<At> {
         let head = self.get::<ChannelHead>(channel);
         if head.first.is_some() && id_of(self.get(head.first)) > id {
             return Some(head.first);
@@ -326,7 +347,7 @@ impl Zone<'_> {
     }
 
     /// The oldest of the messages from `newest` backwards that all satisfy a condition.
-    fn walk_back(&self, newest: At, wanted: impl Fn(&MessageHead) -> bool) -> Option<At> {
+    fn walk_back(&self, newest: At, mut wanted: impl FnMut(&MessageHead) -> bool) -> Option<At> {
         let mut found = None;
         let mut at = newest;
         while at.is_some() {
@@ -340,12 +361,22 @@ impl Zone<'_> {
         found
     }
 
+    /// The first of the last `count` messages that count.
+    fn last_stored(&self, channel: At, count: u32) -> Option<At> {
+        let mut left = count;
+        self.walk_back(self.get::<ChannelHead>(channel).last, |message| {
+            let is_wanted = left > 0;
+            left -= u32::from(is_wanted && message.flags & TRANSIENT == 0);
+            is_wanted
+        })
+    }
+
     /// The first message from `at` on that has not expired and satisfies a condition.
     fn alive_from(
         &self,
         mut at: At,
         now: Now,
-        wanted: impl Fn(&MessageHead) -> bool,
+        mut wanted: impl FnMut(&MessageHead) -> bool,
     ) -> Option<At> {
         while at.is_some() {
             let message = self.get::<MessageHead>(at);

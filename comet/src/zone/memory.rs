@@ -20,7 +20,7 @@ pub(super) const TOMBSTONES: usize = 64;
 /// "nginxpsh": what the memory of a zone begins with.
 const MAGIC: u64 = u64::from_le_bytes(*b"nginxpsh");
 /// Changes with every change of the layout, so that a newer module does not read an older zone.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// The number of a block; 0 is none.
 #[repr(transparent)]
@@ -114,6 +114,9 @@ pub(super) struct Header {
     pub lives: u64,
     /// The zone-wide stamp of the newest message.
     pub stamps: u64,
+    /// The time of the newest message: later ones are never before it, whatever the clock does, so that the order of times
+    /// is that of stamps.
+    pub newest_time: u64,
     /// The second up to which the wheel has been turned.
     pub wheel_now: u64,
     /// Ids that no new channel may fall behind, for channels that [`Tombstone`]s have no place for.

@@ -26,6 +26,7 @@ mod channel;
 mod check;
 mod ledger;
 mod log;
+mod many;
 mod memory;
 mod record;
 mod recover;
@@ -40,6 +41,7 @@ pub use carry::Carried;
 pub use channel::{ChannelRef, Followed, Subscribed, Subscription};
 pub use check::Fault;
 pub use log::{Answer, Content, Next, Publication, Published, TRANSIENT_MAX, TRANSIENT_TIMEOUT};
+pub use many::ManyAnswer;
 pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};
 pub use slots::{Mail, SlotRef};
 

@@ -7,12 +7,14 @@ mod files;
 mod follow;
 mod ids;
 mod mail;
+mod many;
 mod missed;
 mod model;
 mod news;
 mod tight;
 mod timers;
 
+use super::log::id_of;
 use super::memory::{At, MemoryError};
 use super::record::{ChannelHead, MessageHead};
 use super::*;
@@ -64,8 +66,9 @@ impl Zone<'_> {
         while at.is_some() {
             let message = self.get::<MessageHead>(at);
             let cursor = Cursor { life, seq: message.seq };
-            log.push(self.copy(&Next { at, cursor, missed: Missed::default() }));
-            at = message.next;
+            let (id, stamp, next) = (id_of(message), message.stamp, message.next);
+            log.push(self.copy(&Next { at, cursor, missed: Missed::default(), id, stamp }));
+            at = next;
         }
         log
     }

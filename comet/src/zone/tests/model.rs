@@ -71,6 +71,8 @@ enum Op {
 enum Where {
     Oldest,
     Newest,
+    Nth(u32),
+    Last(u32),
     /// After a message that there was once, or still is.
     Real(usize),
     /// After an id that may never have been given.
@@ -84,6 +86,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let position = prop_oneof![
         2 => Just(Where::Oldest),
         1 => Just(Where::Newest),
+        1 => (0u32..5).prop_map(Where::Nth),
+        1 => (0u32..5).prop_map(Where::Last),
         4 => any::<usize>().prop_map(Where::Real),
         1 => (any::<usize>(), -2i64..3, 0u32..4).prop_map(|(a, b, c)| Where::Made(a, b, c)),
     ];
@@ -212,6 +216,7 @@ struct Model {
     scan: bool,
     wake: Vec<u32>,
     last_ids: BTreeMap<usize, MessageId>,
+    newest_time: u64,
     /// All ids ever given, with life and sequence number.
     given: Vec<(usize, MessageId, u64, u64)>,
 }
@@ -525,14 +530,17 @@ impl Test {
         let id = published.id;
         if let Some(last) = model.last_ids.insert(name, id) {
             assert!(id > last);
-            let expected = match now.wall > last.time {
-                true => MessageId { time: now.wall, tag: 0 },
+            // Never before the newest message of any channel.
+            let wall = now.wall.max(model.newest_time);
+            let expected = match wall > last.time {
+                true => MessageId { time: wall, tag: 0 },
                 false => MessageId { tag: last.tag + 1, ..last },
             };
             // Channels that have died in this second may have raised it.
             assert!(id >= expected);
             assert!(id == expected || model.channels[at].next_seq == 1);
         }
+        model.newest_time = model.newest_time.max(id.time);
         let deadline = if timeout == 0 { u64::MAX } else { now.mono + timeout };
         let transient = max == 0;
         let channel = &mut model.channels[at];
@@ -569,6 +577,8 @@ impl Test {
         match *position {
             Where::Oldest => Position::Oldest,
             Where::Newest => Position::Newest,
+            Where::Nth(place) => Position::Nth(place),
+            Where::Last(count) => Position::Last(count),
             Where::Real(_) | Where::Made(..) if given.is_empty() => Position::Oldest,
             Where::Real(which) => Position::After(given[which % given.len()].1),
             Where::Made(which, time, tag) => {
@@ -639,6 +649,20 @@ impl Test {
             Position::Newest => None,
             Position::Oldest => {
                 channel.log.iter().find(|message| alive(message, now) && !message.transient)
+            }
+            Position::Nth(place) => channel
+                .log
+                .iter()
+                .filter(|message| alive(message, now) && !message.transient)
+                .nth(place.saturating_sub(1) as usize),
+            Position::Last(count) => {
+                let stored = channel.log.iter().filter(|message| !message.transient).count();
+                channel
+                    .log
+                    .iter()
+                    .filter(|message| !message.transient)
+                    .skip(stored.saturating_sub(count as usize))
+                    .find(|message| alive(message, now))
             }
             Position::After(id) => {
                 channel.log.iter().find(|message| alive(message, now) && message.id > id)

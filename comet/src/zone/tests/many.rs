@@ -1,0 +1,215 @@
+//! Subscribers of several channels.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::many::Standing;
+use crate::message::ManyId;
+use crate::wire::id::Cursors;
+
+const NAMES: [&[u8]; 3] = [b"a", b"b", b"c"];
+
+/// Somebody who reads all of [`NAMES`].
+struct Reader {
+    channels: Vec<ChannelRef>,
+    standing: Standing,
+}
+
+fn begin(world: &mut World, positions: &[Position], hold: Option<SlotRef>) -> Reader {
+    let wishes: Vec<_> = NAMES
+        .iter()
+        .zip(positions)
+        .map(|(name, position)| Subscription {
+            hold,
+            channel_timeout: 3600,
+            ..ask(name, *position)
+        })
+        .collect();
+    let places = world.with(|zone, now| zone.follow_all(&wishes, now)).unwrap();
+    let channels = places.iter().map(|place| place.channel).collect();
+    Reader { channels, standing: Standing::new(&places) }
+}
+
+impl Reader {
+    /// The body of the next message, what was missed before it, and the cursor after it.
+    fn next(&mut self, world: &mut World) -> Option<(String, u64, ManyId)> {
+        let (channels, standing) = (&self.channels, &self.standing);
+        let found = world.with(|zone, now| match zone.next_of_many(channels, standing, now) {
+            ManyAnswer::Message { from, next, standing } => {
+                Some((from, next, standing, zone.copy(&next)))
+            }
+            _ => None,
+        });
+        let (from, next, standing, message) = found?;
+        assert!(!next.missed.at_least);
+        self.standing = standing;
+        let body = String::from_utf8(bytes(&message).to_vec()).unwrap();
+        Some((body, next.missed.count, self.standing.id(from)))
+    }
+
+    fn all(&mut self, world: &mut World) -> Vec<String> {
+        std::iter::from_fn(|| self.next(world).map(|(body, ..)| body)).collect()
+    }
+}
+
+fn publish(world: &mut World, name: usize, body: &str) {
+    world.publish(say(NAMES[name], &[body.as_bytes()]));
+}
+
+#[test]
+fn messages_of_all_channels_come_in_the_order_in_which_they_were_published() {
+    let mut world = World::new(256);
+    let order = [0, 2, 1, 1, 0, 2, 2, 0];
+    for (count, name) in order.iter().enumerate() {
+        publish(&mut world, *name, &count.to_string());
+        if count == 4 {
+            world.pass(1000);
+        }
+    }
+    let mut reader = begin(&mut world, &[Position::Oldest; 3], None);
+    assert_eq!(reader.all(&mut world), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    publish(&mut world, 1, "more");
+    assert_eq!(reader.all(&mut world), ["more"]);
+}
+
+#[test]
+fn all_that_was_missed_can_be_told_at_once() {
+    let mut world = World::new(256);
+    let ids: Vec<_> = (0..9)
+        .map(|count| {
+            world.publish(Publication { max_messages: 2, ..say(NAMES[count % 3], &[b"x"]) })
+        })
+        .collect();
+    let positions = [Position::After(ids[0]), Position::Oldest, Position::After(ids[8])];
+    let wishes: Vec<_> =
+        NAMES.iter().zip(positions).map(|(name, position)| ask(name, position)).collect();
+    let places = world.with(|zone, now| zone.follow_all(&wishes, now)).unwrap();
+    let (standing, missed) = Standing::told(&places);
+    // Of three messages each, two are there.
+    assert_eq!(missed, Missed { count: 0, at_least: false });
+    assert_eq!(standing.0.iter().map(|stand| stand.seq).collect::<Vec<_>>(), [1, 1, 3]);
+    for _ in 0..2 {
+        world.publish(Publication { max_messages: 2, ..say(b"a", &[b"x"]) });
+    }
+    let places = world.with(|zone, now| zone.follow_all(&wishes, now)).unwrap();
+    assert_eq!(Standing::told(&places).1, Missed { count: 2, at_least: false });
+    assert_eq!(Standing::told(&places).0 .0[0].seq, 3);
+    assert_eq!(Standing::new(&places).0[0].seq, 1);
+}
+
+#[test]
+fn when_one_channel_is_refused_the_subscriber_is_counted_nowhere() {
+    let mut world = World::new(256);
+    let slot = world.join(0);
+    publish(&mut world, 0, "x");
+    let hold = Some(slot);
+    let wishes = [
+        Subscription { hold, ..ask(b"a", Position::Oldest) },
+        Subscription { hold, authorized_only: true, ..ask(b"b", Position::Oldest) },
+    ];
+    let answer = world.with(|zone, now| zone.follow_all(&wishes, now));
+    assert_eq!(answer, Err(Refusal::NotAuthorized));
+    assert_eq!(world.with(|zone, now| zone.info(b"a", now)).unwrap().subscribers, 0);
+}
+
+#[test]
+fn a_deleted_channel_is_left_after_its_messages_and_the_others_go_on() {
+    let mut world = World::new(256);
+    let slot = world.join(0);
+    let mut reader = begin(&mut world, &[Position::Oldest; 3], Some(slot));
+    publish(&mut world, 0, "last words");
+    world.with(|zone, now| zone.delete(b"a", now)).unwrap();
+    publish(&mut world, 1, "others");
+    assert_eq!(reader.all(&mut world), ["last words", "others"]);
+    let answer = |world: &mut World, reader: &Reader| {
+        world.with(|zone, now| zone.next_of_many(&reader.channels, &reader.standing, now))
+    };
+    assert_eq!(answer(&mut world, &reader), ManyAnswer::Gone { from: 0 });
+    reader.standing = reader.standing.without(0);
+    let gone = reader.channels[0];
+    world.with(|zone, now| zone.leave(gone, slot, 1, now));
+    assert_eq!(answer(&mut world, &reader), ManyAnswer::UpToDate);
+    // Its next life is another channel.
+    publish(&mut world, 0, "new life");
+    publish(&mut world, 2, "still here");
+    assert_eq!(reader.all(&mut world), ["still here"]);
+}
+
+#[test]
+fn times_of_all_channels_follow_each_other_whatever_the_clock_does() {
+    let mut world = World::new(256);
+    let mut last = 0;
+    for (name, step) in [(0, 0_i64), (1, -500), (2, 3), (0, -2), (1, 1000), (2, -1000), (0, 1)] {
+        world.now.wall = world.now.wall.saturating_add_signed(step);
+        let id = world.publish(say(NAMES[name], &[b"x"]));
+        assert!(id.time >= last);
+        last = id.time;
+    }
+}
+
+/// What happens between two messages that the reader takes.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Publish(usize),
+    /// Seconds pass, or the clock is set.
+    Pass(u64),
+    Set(i64),
+    Read,
+    /// The reader goes, and comes back with its cursor as text.
+    Return,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..NAMES.len()).prop_map(Step::Publish),
+        2 => (0..3u64).prop_map(|seconds| Step::Pass(seconds * 1000)),
+        1 => (-5..5i64).prop_map(Step::Set),
+        6 => Just(Step::Read),
+        3 => Just(Step::Return),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+proptest! {
+    /// Channels hold four messages: what a reader is told to have missed is exactly what it has not got.
+    #[test]
+    fn with_its_cursor_a_reader_goes_on_where_it_was(steps in steps()) {
+        let mut world = World::new(512);
+        let mut published = 0;
+        let (mut got, mut missed) = (Vec::new(), 0);
+        let mut reader = begin(&mut world, &[Position::Oldest; 3], None);
+        let mut cursor: Option<String> = None;
+        for step in steps.into_iter().chain([Step::Read; 16]) {
+            match step {
+                Step::Publish(name) => {
+                    let body = format!("{published}");
+                    world.publish(Publication {
+                        max_messages: 4,
+                        channel_timeout: 3600,
+                        ..say(NAMES[name], &[body.as_bytes()])
+                    });
+                    published += 1;
+                }
+                Step::Pass(ms) => world.pass(ms),
+                Step::Set(seconds) => {
+                    world.now.wall = world.now.wall.saturating_add_signed(seconds);
+                }
+                Step::Read => {
+                    let Some((body, lost, id)) = reader.next(&mut world) else { continue };
+                    got.push(body.parse::<u32>().unwrap());
+                    missed += lost;
+                    cursor = Some(id.to_string());
+                }
+                Step::Return => {
+                    let Some(text) = &cursor else { continue };
+                    let cursors = Cursors::parse(text.as_bytes(), NAMES.len()).unwrap();
+                    prop_assert!(!cursors.is_foreign);
+                    // What was missed and not told yet is told now.
+                    reader = begin(&mut world, &cursors.positions, None);
+                }
+            }
+        }
+        prop_assert!(got.is_sorted_by(|a, b| a < b), "{got:?}");
+        prop_assert_eq!(got.len() as u64 + missed, published);
+    }
+}
