@@ -1,26 +1,73 @@
-//! Which channel a request is about.
+//! Which channels a request is about.
 
-use comet::channel_id::{channel_id, ChannelId};
+use comet::channel_id::{channel_id, channel_ids, no_channel_id, ChannelId};
+use comet::reply::Reply;
 
 use crate::nginx::log::Level;
 use crate::nginx::request::Request;
 
-/// The channel that a request names, if it names one.
-pub fn id_of(request: &Request) -> Option<ChannelId> {
+/// The channels that a request names.
+#[derive(Clone, Debug)]
+pub enum Channels {
+    /// One, nearly always.
+    One(ChannelId),
+    /// Several, each another one.
+    Many(Vec<ChannelId>),
+}
+
+impl Channels {
+    /// All of them.
+    pub fn as_slice(&self) -> &[ChannelId] {
+        match self {
+            Channels::One(id) => std::slice::from_ref(id),
+            Channels::Many(ids) => ids,
+        }
+    }
+}
+
+/// The channels that a request names, or what to answer if it names none, or too many.
+pub fn channels_of(request: &Request) -> Result<Channels, Reply> {
     let settings = request.settings();
-    let id = channel_id(&settings.group, request.channel_value(), settings.max_id_length);
-    match &id {
-        None => request.log(
+    let values = request.channel_values();
+    let channels = match values.as_slice() {
+        [value] if settings.id_delimiter.is_empty() => {
+            channel_id(&settings.group, value, settings.max_id_length).map(Channels::One)
+        }
+        values => {
+            let values = values.iter().copied();
+            let ids = channel_ids(
+                &settings.group,
+                values,
+                &settings.id_delimiter,
+                settings.max_id_length,
+            );
+            let mut ids = match ids {
+                Ok(ids) => ids,
+                Err(error) => {
+                    request.log(Level::Warn, &format!("push: {error}"));
+                    return Err(error.reply());
+                }
+            };
+            match ids.len() {
+                0 | 1 => ids.pop().map(Channels::One),
+                _ => Some(Channels::Many(ids)),
+            }
+        }
+    };
+    let Some(channels) = channels else {
+        request.log(
             Level::Warn,
             "push: the request names no channel: push_channel_id or $push_channel_id is empty",
-        ),
-        Some(id) if id.is_truncated() => request.log(
+        );
+        return Err(no_channel_id());
+    };
+    if channels.as_slice().iter().any(ChannelId::is_truncated) {
+        request.log(
             Level::Warn,
             "push: the channel id is longer than push_max_channel_id_length, and was cut",
-        ),
-        Some(_) => {}
+        );
     }
-    id
+    Ok(channels)
 }
 
 /// A limit from the configuration; what is larger than can be counted is no limit.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
-use comet::message::Missed;
+use comet::many::Standing;
+use comet::message::{Envelope, ManyId, Missed, WrittenId};
 use comet::transport::{Format, Framing};
 use comet::wire::chunk::Chunk;
 
@@ -12,15 +13,57 @@ use crate::formats::{FormatId, Formats};
 
 /// What was found in the log for those at one place in it.
 pub struct Look {
-    /// Messages, each with what was missed before it.
-    pub steps: Vec<(Missed, Rc<Copied>)>,
-    /// The sequence number of the last of them.
-    pub seq: u64,
+    /// Messages.
+    pub steps: Vec<Step>,
+    /// Where they are after that.
+    pub place: Reached,
+}
+
+/// A message for somebody.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was missed before it.
+    pub missed: Missed,
+    /// The message.
+    pub copied: Rc<Copied>,
+    /// For a subscriber of several channels.
+    pub label: Option<Label>,
+}
+
+/// What a message is to subscribers of several channels.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// Its id.
+    pub id: ManyId,
+    /// The name of its channel.
+    pub channel: Rc<[u8]>,
+}
+
+/// How far a subscriber has come.
+#[derive(Clone, Debug)]
+pub enum Reached {
+    /// In its channel: the sequence number of the last message.
+    Seq(u64),
+    /// In its channels.
+    Standing(Rc<Standing>),
+}
+
+impl Step {
+    /// What the subscriber is told beside the body.
+    pub fn envelope(&self) -> Envelope<'_> {
+        let envelope = self.copied.message.envelope();
+        match &self.label {
+            Some(Label { id, channel }) => {
+                Envelope { id: WrittenId::Many(id), channel: Some(channel), ..envelope }
+            }
+            None => envelope,
+        }
+    }
 }
 
 impl fmt::Debug for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages up to {}", self.steps.len(), self.seq)
+        write!(f, "{} messages up to {:?}", self.steps.len(), self.place)
     }
 }
 
@@ -85,19 +128,18 @@ const MAX_PRINTED: usize = 16;
 
 fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
     // Nearly always: one message, nothing missed.
-    if let [(missed, copied)] = look.steps.as_slice() {
-        if missed.is_none() {
-            if let Some(frames) = frames_of(format, id, copied) {
+    if let [step] = look.steps.as_slice() {
+        if step.missed.is_none() {
+            if let Some(frames) = frames_of(format, id, step) {
                 return Printed { frames: Some(frames), cut: None };
             }
         }
     }
     let mut bytes = Vec::new();
     let mut lost = Missed::default();
-    for (missed, copied) in &look.steps {
-        lost =
-            Missed { count: lost.count + missed.count, at_least: lost.at_least || missed.at_least };
-        let Some(frames) = frames_of(format, id, copied) else {
+    for step in &look.steps {
+        lost = lost.and(step.missed);
+        let Some(frames) = frames_of(format, id, step) else {
             // Its file has gone since the look into the log.
             lost.count += 1;
             continue;
@@ -127,10 +169,15 @@ fn print(bytes: &[u8]) -> Option<Rc<Chunk>> {
     (!bytes.is_empty()).then(|| Rc::new(Chunk::new(bytes)))
 }
 
-/// One message's frames, which are kept with its copy. Nothing if its body cannot be read any more.
-fn frames_of(format: &Format, id: FormatId, copied: &Copied) -> Option<Rc<Chunk>> {
-    copied.frames(id, || {
-        let body = copied.read_body()?;
-        Some(Rc::new(Chunk::new(&format.message(&copied.message.envelope(), &body))))
-    })
+/// One message's frames, which are kept with its copy if they are the same for all. Nothing if its body cannot be read any
+/// more.
+fn frames_of(format: &Format, id: FormatId, step: &Step) -> Option<Rc<Chunk>> {
+    let make = || {
+        let body = step.copied.read_body()?;
+        Some(Rc::new(Chunk::new(&format.message(&step.envelope(), &body))))
+    };
+    match &step.label {
+        None => step.copied.frames(id, make),
+        Some(_) => make(),
+    }
 }

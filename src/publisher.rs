@@ -1,14 +1,15 @@
 //! The publisher location's content handler.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use comet::channel_id::ChannelId;
 use comet::config::Settings;
 use comet::publisher::{self as replies, Action, PublishError};
+use comet::wire::info::ChannelInfo;
 use comet::zone::{Content, Publication, Published};
 
-use crate::channel;
+use crate::channel::{self, Channels};
 use crate::nginx::log::Level;
 use crate::nginx::request::{Request, RequestBody, Status};
 use crate::stream::{self, Role};
@@ -28,25 +29,42 @@ pub fn handle(request: &Request) -> Status {
     if action != Action::Publish {
         request.discard_body();
     }
-    let Some(id) = channel::id_of(request) else {
-        request.discard_body();
-        return request.reply(replies::no_channel_id());
+    let channels = match channel::channels_of(request) {
+        Ok(channels) => channels,
+        Err(reply) => {
+            request.discard_body();
+            return request.reply(reply);
+        }
     };
-    let found = match action {
-        Action::Publish => return request.publish_body(),
-        Action::Preflight => return request.reply(replies::preflight()),
-        Action::NotAllowed => return request.reply(replies::not_allowed()),
-        Action::Info => Ok(worker::info(id.as_bytes())),
-        Action::Delete => match worker::delete(id.as_bytes()) {
-            Some(deleted) => deleted,
-            None => return Status::INTERNAL_ERROR,
-        },
-    };
-    match found {
-        Ok(Some(info)) => request.reply(replies::info(200, &info, request.header("Accept"))),
-        Ok(None) => request.reply(replies::not_found()),
-        Err(error) => refuse(request, &error),
+    match action {
+        Action::Publish => request.publish_body(),
+        Action::Preflight => request.reply(replies::preflight()),
+        Action::NotAllowed => request.reply(replies::not_allowed()),
+        Action::Info => tell(request, &channels, |id| Some(Ok(worker::info(id)))),
+        Action::Delete => tell(request, &channels, worker::delete),
     }
+}
+
+/// Asks about each channel, and tells of those that there are, or were.
+fn tell(
+    request: &Request,
+    channels: &Channels,
+    ask: impl Fn(&[u8]) -> Option<Result<Option<ChannelInfo>, PublishError>>,
+) -> Status {
+    let mut found = Vec::new();
+    for id in channels.as_slice() {
+        match ask(id.as_bytes()) {
+            Some(Ok(info)) => found.extend(info.map(|info| (id.name(), info))),
+            Some(Err(error)) => return refuse(request, &error),
+            None => return Status::INTERNAL_ERROR,
+        }
+    }
+    let accept = request.header("Accept");
+    request.reply(match (channels, found.as_slice()) {
+        (_, []) => replies::not_found(),
+        (Channels::One(_), [(_, info), ..]) => replies::info(200, info, accept),
+        (Channels::Many(_), found) => replies::infos(200, found, accept),
+    })
 }
 
 fn refuse(request: &Request, error: &PublishError) -> Status {
@@ -56,14 +74,16 @@ fn refuse(request: &Request, error: &PublishError) -> Status {
 
 /// Publishes the body of a request that was read.
 pub fn publish(request: &Request) -> Status {
-    let Some(id) = channel::id_of(request) else {
-        return request.reply(replies::no_channel_id());
+    let channels = match channel::channels_of(request) {
+        Ok(channels) => channels,
+        Err(reply) => return request.reply(reply),
     };
     let published = match request.body() {
-        RequestBody::Pieces(pieces) => append(request, &id, Content::Pieces(&pieces)),
+        RequestBody::Pieces(pieces) => append(request, &channels, &[Content::Pieces(&pieces)]),
         RequestBody::File { path, len, directory } => {
-            match worker::token().map(|token| spool::claim(path, directory, token)) {
-                Some(Ok(path)) => append_file(request, &id, &path, len),
+            let count = channels.as_slice().len();
+            match worker::token().map(|token| spool::claim(path, directory, token, count)) {
+                Some(Ok(paths)) => append_files(request, &channels, &paths, len),
                 Some(Err(error)) => {
                     request
                         .log(Level::Error, &format!("push: cannot keep a message's file: {error}"));
@@ -73,39 +93,60 @@ pub fn publish(request: &Request) -> Status {
             }
         }
     };
+    let accept = request.header("Accept");
     match published {
-        Some(Ok(Published { info, .. })) => {
-            let status = if info.subscribers > 0 { 201 } else { 202 };
-            request.reply(replies::info(status, &info, request.header("Accept")))
+        Some(Ok(published)) => {
+            let is_awaited = published.iter().any(|published| published.info.subscribers > 0);
+            let status = if is_awaited { 201 } else { 202 };
+            let infos: Vec<_> = channels
+                .as_slice()
+                .iter()
+                .map(ChannelId::name)
+                .zip(published.iter().map(|published| published.info))
+                .collect();
+            request.reply(match (&channels, infos.as_slice()) {
+                (Channels::One(_), [(_, info)]) => replies::info(status, info, accept),
+                (_, infos) => replies::infos(status, infos, accept),
+            })
         }
         Some(Err(error)) => refuse(request, &error),
         None => Status::INTERNAL_ERROR,
     }
 }
 
-/// Publishes a message whose body is in a file of ours. If that fails, the file goes.
-fn append_file(
+/// Publishes a message whose body is in files of ours, one for each channel. If that fails, the files go.
+fn append_files(
     request: &Request,
-    id: &ChannelId,
-    path: &Path,
+    channels: &Channels,
+    paths: &[PathBuf],
     len: u64,
-) -> Option<Result<Published, PublishError>> {
-    let path = path.as_os_str().as_bytes();
-    let published = append(request, id, Content::File { path, len });
+) -> Option<Result<Vec<Published>, PublishError>> {
+    let contents: Vec<_> =
+        paths.iter().map(|path| Content::File { path: path.as_os_str().as_bytes(), len }).collect();
+    let published = append(request, channels, &contents);
     if !matches!(published, Some(Ok(_))) {
-        spool::remove(path);
+        paths.iter().for_each(|path| spool::remove(path.as_os_str().as_bytes()));
     }
     published
 }
 
+/// Publishes to all channels; `contents` is one for each, or one for all.
 fn append(
     request: &Request,
-    id: &ChannelId,
-    content: Content<'_>,
-) -> Option<Result<Published, PublishError>> {
+    channels: &Channels,
+    contents: &[Content<'_>],
+) -> Option<Result<Vec<Published>, PublishError>> {
     let event = EVENT.iter().find_map(|name| request.header(name)).unwrap_or_default();
     let content_type = request.header("Content-Type").unwrap_or_default();
-    worker::publish(&publication(request.settings(), id.as_bytes(), content_type, event, content))
+    let publications: Vec<_> = channels
+        .as_slice()
+        .iter()
+        .zip(contents.iter().cycle())
+        .map(|(id, content)| {
+            publication(request.settings(), id.as_bytes(), content_type, event, *content)
+        })
+        .collect();
+    worker::publish(&publications)
 }
 
 /// A message as a location publishes it.

@@ -26,19 +26,35 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Takes a temporary file over: moves it out of nginx's reach, and returns where it is now.
+/// Takes a temporary file over: moves it out of nginx's reach, and returns where it is now, under so many names: each is
+/// removed by itself.
 ///
 /// # Errors
 ///
-/// The system's error; the file is where it was.
-pub fn claim(file: &[u8], directory: &[u8], token: u64) -> io::Result<PathBuf> {
+/// The system's error; the file is where it was, or nowhere.
+pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Result<Vec<PathBuf>> {
     let directory = Path::new(OsStr::from_bytes(directory)).join(format!("{PREFIX}{token:016x}"));
     enter(&directory)?;
+    let mut paths = vec![new_name(&directory)];
+    if let Some(first) = paths.first() {
+        fs::rename(OsStr::from_bytes(file), first)?;
+    }
+    for _ in 1..count {
+        let path = new_name(&directory);
+        let linked = paths.first().map_or(Ok(()), |first| fs::hard_link(first, &path));
+        if let Err(error) = linked {
+            paths.iter().for_each(|path| remove(path.as_os_str().as_bytes()));
+            return Err(error);
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+/// A name that no file has.
+fn new_name(directory: &Path) -> PathBuf {
     let count = COUNT.replace(COUNT.get().wrapping_add(1));
-    let name = format!("{}-{:x}-{count:x}", std::process::id(), clock::now().mono);
-    let path = directory.join(name);
-    fs::rename(OsStr::from_bytes(file), &path)?;
-    Ok(path)
+    directory.join(format!("{}-{:x}-{count:x}", std::process::id(), clock::now().mono))
 }
 
 /// Opens a message's file for sending. Nothing if the message has gone meanwhile.

@@ -1,18 +1,18 @@
 //! Subscribers that stay: EventSource, WebSocket and the streams; and WebSockets of publishers.
 
-use comet::channel_id::ChannelId;
 use comet::message::Missed;
 use comet::reply::Reply;
-use comet::subscriber::{self as replies, Refusal};
+use comet::subscriber::Refusal;
 use comet::transport::{EventSource, Format, Framing, JsonLines, Lines, Transport};
 use comet::websocket::{self, Accepted, Form, Offer};
 
+use crate::channel::{self, Channels};
 use crate::nginx::parking;
 use crate::nginx::process;
 use crate::nginx::request::{Request, Status};
+use crate::subscriber::{self, Wishes};
 use crate::talk::{Publisher, Talk};
 use crate::worker::{self, random_below, Place};
-use crate::{channel, subscriber};
 
 /// Bytes that a message through a WebSocket may have at most, whatever `client_max_body_size` says: it is collected in
 /// memory.
@@ -47,23 +47,24 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
         }
         _ => return open_websocket(request, role),
     };
-    let Some(id) = channel::id_of(request) else {
-        return request.reply(replies::no_channel_id());
+    let channels = match channel::channels_of(request) {
+        Ok(channels) => channels,
+        Err(reply) => return request.reply(reply),
     };
-    match follow(request, &id) {
+    match follow(request, &channels) {
         Ok((place, missed)) => {
             let opening = format.opening(retry(settings.retry_ms), missed);
             begin(request, format.head(missed), &opening, format, None, Some(place))
         }
-        Err(Some(Refusal::Closing)) => {
+        Err(Refused::Closing) => {
             // A worker of the next cycle will have the channel.
             let end =
                 format.end(comet::transport::End::Shutdown { retry: random_below(RETRY_SPREAD) });
             request.close_afterwards();
             request.reply(format.head(Missed::default()).bytes(end))
         }
-        Err(Some(refusal)) => request.reply(refusal.reply()),
-        Err(None) => Status::INTERNAL_ERROR,
+        Err(Refused::Reply(reply)) => request.reply(reply),
+        Err(Refused::NotHere) => Status::INTERNAL_ERROR,
     }
 }
 
@@ -81,8 +82,9 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
         Ok(accepted) => accepted,
         Err(error) => return request.reply(error.reply()),
     };
-    let Some(id) = channel::id_of(request) else {
-        return request.reply(replies::no_channel_id());
+    let channels = match channel::channels_of(request) {
+        Ok(channels) => channels,
+        Err(reply) => return request.reply(reply),
     };
     let Accepted { protocol, deflate, .. } = accepted;
     let publisher = (role != Role::Subscriber).then(|| Publisher {
@@ -93,15 +95,16 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
             0 => MAX_MESSAGE,
             max => max.min(MAX_MESSAGE),
         },
-        id: id.clone(),
+        channels: channels.clone(),
     });
     let (place, missed) = match role {
         Role::Publisher if process::is_exiting() => return request.reply(Refusal::Closing.reply()),
         Role::Publisher => (None, Missed::default()),
-        _ => match follow(request, &id) {
+        _ => match follow(request, &channels) {
             Ok((place, missed)) => (Some(place), missed),
-            Err(Some(refusal)) => return request.reply(refusal.reply()),
-            Err(None) => return Status::INTERNAL_ERROR,
+            Err(Refused::Reply(reply)) => return request.reply(reply),
+            Err(Refused::Closing) => return request.reply(Refusal::Closing.reply()),
+            Err(Refused::NotHere) => return Status::INTERNAL_ERROR,
         },
     };
     let talk = Talk::new(deflate.is_some(), publisher);
@@ -109,13 +112,46 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
     begin(request, head, &[], Format::WebSocket(Form { protocol, deflate }), Some(talk), place)
 }
 
-/// Gives the subscriber a place on its channel.
-fn follow(request: &Request, id: &ChannelId) -> Result<(Place, Missed), Option<Refusal>> {
-    if process::is_exiting() {
-        return Err(Some(Refusal::Closing));
+/// Why a stream does not begin.
+enum Refused {
+    /// This is to be answered.
+    Reply(Reply),
+    /// The worker leaves: another one will have the channel.
+    Closing,
+    /// This process serves no requests.
+    NotHere,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Closing => Refused::Closing,
+            refusal => Refused::Reply(refusal.reply()),
+        }
     }
-    let subscription = subscriber::subscription(request, id);
-    worker::follow(subscription).map_or(Err(None), |followed| followed.map_err(Some))
+}
+
+/// Gives the subscriber a place on its channels.
+fn follow(request: &Request, channels: &Channels) -> Result<(Place, Missed), Refused> {
+    if process::is_exiting() {
+        return Err(Refused::Closing);
+    }
+    let wishes = Wishes::of(request);
+    let followed = match channels {
+        Channels::One(id) => {
+            let subscription =
+                subscriber::ask(request, &wishes, id, true).map_err(Refused::Reply)?;
+            worker::follow(subscription)
+        }
+        Channels::Many(ids) => {
+            let all =
+                subscriber::ask_for_many(request, &wishes, ids, true).map_err(Refused::Reply)?;
+            let vague = Missed { count: 0, at_least: all.is_vague };
+            worker::follow_many(&all.subscriptions, &all.names)
+                .map(|followed| followed.map(|(place, missed)| (place, missed.and(vague))))
+        }
+    };
+    Ok(followed.ok_or(Refused::NotHere)??)
 }
 
 /// Sends the head, and parks the request. Without a place, the client only publishes.

@@ -1,22 +1,26 @@
 //! The content handler of subscriber locations, and of those that are publisher locations too.
 
 use comet::channel_id::ChannelId;
+use comet::config::Valued;
 use comet::message::Position;
+use comet::reply::Reply;
 use comet::subscriber::{self as replies, Action, Refusal};
 use comet::transport::{self, Asked, Transport};
 use comet::websocket;
 use comet::wire::http;
+use comet::wire::id::Cursors;
 use comet::zone::Subscription;
 
+use crate::channel::{self, Channels};
 use crate::nginx::request::{Request, Status};
 use crate::nginx::{parking, process};
+use crate::publisher;
 use crate::stream::{self, Role};
 use crate::worker::{self, Served};
-use crate::{channel, publisher};
 
 /// What of a subscriber's headers counts, read in one go: a poll may come many times a second.
 #[derive(Default)]
-struct Wishes<'a> {
+pub struct Wishes<'a> {
     upgrade: Vec<&'a [u8]>,
     connection: Vec<&'a [u8]>,
     accept: Vec<&'a [u8]>,
@@ -28,7 +32,8 @@ struct Wishes<'a> {
 }
 
 impl<'a> Wishes<'a> {
-    fn of(request: &'a Request) -> Self {
+    /// Reads a request's.
+    pub fn of(request: &'a Request) -> Self {
         let mut wishes = Wishes::default();
         request.each_header(|key, value| {
             let is = |name: &str| key.eq_ignore_ascii_case(name.as_bytes());
@@ -47,21 +52,44 @@ impl<'a> Wishes<'a> {
         wishes
     }
 
-    /// Where the subscriber wants to begin. `push_ignore_queue_on_no_cache` is for those who can wait and name no message:
-    /// browsers send `no-cache` with every EventSource, also when it goes on after a message.
-    fn position(&self, request: &Request, hold: bool) -> Position {
+    /// Where the subscriber wants to begin: after what it names by whichever means, or where the location says.
+    fn position(&self, request: &Request, hold: bool) -> Result<Position, Reply> {
         let named = http::position_of(self.last_id, request.args(), None, None);
         if named != Position::Oldest {
-            return named;
+            return Ok(named);
         }
-        let fresh = hold
-            && request.settings().ignore_queue_on_no_cache
-            && http::wants_fresh(self.cache_control.iter().copied(), self.pragma.iter().copied());
-        if fresh {
-            return Position::Newest;
+        if self.wants_fresh(request, hold) {
+            return Ok(Position::Newest);
         }
-        http::position(self.since, self.tag)
+        match http::position(self.since, self.tag) {
+            Position::Oldest => first(request),
+            position => Ok(position),
+        }
     }
+
+    /// The same for a subscriber of several channels.
+    fn cursors(&self, request: &Request, hold: bool, channels: usize) -> Result<Cursors, Reply> {
+        let args = request.args();
+        let fresh = self.wants_fresh(request, hold);
+        let (since, tag) = if fresh { (None, None) } else { (self.since, self.tag) };
+        match http::cursors_of(self.last_id, args, since, tag, channels) {
+            Some(cursors) => Ok(cursors),
+            None if fresh => Ok(Cursors::all(Position::Newest, channels)),
+            None => Ok(Cursors::all(first(request)?, channels)),
+        }
+    }
+
+    /// `push_ignore_queue_on_no_cache` is for those who can wait and name no message: browsers send `no-cache` with every
+    /// EventSource, also when it goes on after a message.
+    fn wants_fresh(&self, request: &Request, hold: bool) -> bool {
+        hold && request.settings().ignore_queue_on_no_cache
+            && http::wants_fresh(self.cache_control.iter().copied(), self.pragma.iter().copied())
+    }
+}
+
+/// Where a subscriber begins that does not say where.
+fn first(request: &Request) -> Result<Position, Reply> {
+    comet::first::first(request.values(Valued::FirstMessage)).map_err(|error| error.reply())
 }
 
 /// Serves a request to a subscriber location.
@@ -71,11 +99,11 @@ pub fn handle(request: &Request) -> Status {
         return subscribe_when_read(request);
     }
     request.discard_body();
-    match (channel::id_of(request), action) {
-        (None, _) => request.reply(replies::no_channel_id()),
-        (_, Action::Preflight) => request.reply(replies::preflight()),
-        _ => request.reply(replies::not_allowed()),
-    }
+    request.reply(match (channel::channels_of(request), action) {
+        (Err(reply), _) => reply,
+        (_, Action::Preflight) => replies::preflight(),
+        _ => replies::not_allowed(),
+    })
 }
 
 /// Serves a request to a location that is a publisher location as well.
@@ -116,18 +144,31 @@ pub fn subscribe(request: &Request) -> Status {
 /// Serves a poll: with a message, now or, if it may be held, later.
 fn poll(request: &Request, wishes: &Wishes<'_>, hold: bool) -> Status {
     let settings = request.settings();
-    let Some(id) = channel::id_of(request) else {
-        return request.reply(replies::no_channel_id());
+    let channels = match channel::channels_of(request) {
+        Ok(channels) => channels,
+        Err(reply) => return request.reply(reply),
     };
     if hold && process::is_exiting() {
         return send_away(request);
     }
-    match worker::subscribe(ask(request, wishes, &id, hold), hold) {
+    let served = match &channels {
+        Channels::One(id) => match ask(request, wishes, id, hold) {
+            Ok(subscription) => worker::subscribe(subscription, hold),
+            Err(reply) => return request.reply(reply),
+        },
+        Channels::Many(ids) => match ask_for_many(request, wishes, ids, hold) {
+            Ok(all) => {
+                worker::subscribe_to_many(&all.subscriptions, &all.names, all.is_vague, hold)
+            }
+            Err(reply) => return request.reply(reply),
+        },
+    };
+    match served {
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
         Some(Err(Refusal::Closing)) => send_away(request),
         Some(Err(refusal)) => request.reply(refusal.reply()),
-        Some(Ok(Served::Message(copied, missed))) => match worker::prepare(copied, missed) {
+        Some(Ok(Served::Message(step))) => match worker::prepare(&step) {
             Some(prepared) => request.send(prepared),
             None => send_away(request),
         },
@@ -147,22 +188,51 @@ fn poll(request: &Request, wishes: &Wishes<'_>, hold: bool) -> Status {
     }
 }
 
-/// What a subscriber that stays asks for.
-pub fn subscription<'a>(request: &Request, id: &'a ChannelId) -> Subscription<'a> {
-    ask(request, &Wishes::of(request), id, true)
-}
-
 /// What a subscriber asks for. `hold` says whether it can wait.
-fn ask<'a>(
+///
+/// # Errors
+///
+/// What to answer if `push_first_message` makes no sense of the request.
+pub fn ask<'a>(
     request: &Request,
     wishes: &Wishes<'_>,
     id: &'a ChannelId,
     hold: bool,
-) -> Subscription<'a> {
+) -> Result<Subscription<'a>, Reply> {
+    Ok(subscription(request, id, wishes.position(request, hold)?))
+}
+
+/// What a subscriber of several channels asks for.
+pub struct Several<'a> {
+    /// Of each channel.
+    pub subscriptions: Vec<Subscription<'a>>,
+    /// What it calls them.
+    pub names: Vec<&'a [u8]>,
+    /// It may have missed more than its positions say.
+    pub is_vague: bool,
+}
+
+/// The same as [`ask`] for a subscriber of several channels.
+pub fn ask_for_many<'a>(
+    request: &Request,
+    wishes: &Wishes<'_>,
+    ids: &'a [ChannelId],
+    hold: bool,
+) -> Result<Several<'a>, Reply> {
+    let cursors = wishes.cursors(request, hold, ids.len())?;
+    let subscriptions = ids.iter().zip(cursors.positions);
+    Ok(Several {
+        subscriptions: subscriptions.map(|(id, at)| subscription(request, id, at)).collect(),
+        names: ids.iter().map(ChannelId::name).collect(),
+        is_vague: cursors.is_foreign,
+    })
+}
+
+fn subscription<'a>(request: &Request, id: &'a ChannelId, position: Position) -> Subscription<'a> {
     let settings = request.settings();
     Subscription {
         id: id.as_bytes(),
-        position: wishes.position(request, hold),
+        position,
         hold: None,
         authorized_only: settings.authorized_only,
         max_subscribers: channel::saturate(settings.max_subscribers),
@@ -174,5 +244,10 @@ fn ask<'a>(
 /// Has the client come back with the position that it came with, to another worker if this one leaves.
 pub fn send_away(request: &Request) -> Status {
     request.close_afterwards();
-    request.reply(replies::released(Wishes::of(request).position(request, true)))
+    let wishes = Wishes::of(request);
+    request.reply(match channel::channels_of(request) {
+        // Its cursor is as good in the headers as where it came from.
+        Ok(Channels::Many(_)) => replies::unmodified(wishes.since, wishes.tag),
+        _ => replies::released(wishes.position(request, true).unwrap_or(Position::Oldest)),
+    })
 }

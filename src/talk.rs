@@ -5,10 +5,10 @@ use comet::config::Settings;
 use comet::publisher::{self as replies, PublishError};
 use comet::reply::ReplyBody;
 use comet::websocket::{self, Decoder, Event, Opcode, Policy};
-use comet::zone::{Content, Published};
+use comet::zone::Content;
 
 use crate::nginx::parking::{Ending, Parked};
-use crate::{publisher, worker};
+use crate::{channel::Channels, publisher, worker};
 
 /// What is kept of a WebSocket beside its connection.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Talk {
 /// What a publishing client's handshake has said for all its messages.
 #[derive(Debug)]
 pub struct Publisher {
-    /// The channel.
-    pub id: ChannelId,
+    /// The channels.
+    pub channels: Channels,
     /// `Content-Type`; if there is none, the kind of frame decides.
     pub content_type: Vec<u8>,
     /// `Accept`, for the channel info.
@@ -54,9 +54,12 @@ impl Publisher {
             known => known,
         };
         let content = Content::Pieces(&[data]);
-        let publication =
-            publisher::publication(settings, self.id.as_bytes(), content_type, b"", content);
-        let Published { info, .. } = match worker::publish(&publication) {
+        let ids = self.channels.as_slice();
+        let publications: Vec<_> = ids
+            .iter()
+            .map(|id| publisher::publication(settings, id.as_bytes(), content_type, b"", content))
+            .collect();
+        let published = match worker::publish(&publications) {
             Some(Ok(published)) => published,
             Some(Err(error @ PublishError::Closing)) => {
                 return Err((websocket::SERVICE_RESTART, error.to_string()))
@@ -64,7 +67,14 @@ impl Publisher {
             Some(Err(error)) => return Err((websocket::INTERNAL_ERROR, error.to_string())),
             None => return Err((websocket::INTERNAL_ERROR, "The worker is stopping.".into())),
         };
-        match replies::info(200, &info, self.accept.as_deref()).body {
+        let names = ids.iter().map(ChannelId::name);
+        let infos: Vec<_> = names.zip(published.iter().map(|published| published.info)).collect();
+        let accept = self.accept.as_deref();
+        let reply = match infos.as_slice() {
+            [(_, info)] => replies::info(200, info, accept),
+            infos => replies::infos(200, infos, accept),
+        };
+        match reply.body {
             ReplyBody::Bytes(bytes) if self.info => {
                 Ok(websocket::encode(Opcode::Text, false, &bytes))
             }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use comet::clock::Now;
 use comet::hub::{Hub, Key, Slice, Waiter};
+use comet::many::{Member, Standing};
 use comet::message::{Cursor, Missed};
 use comet::outbox::Sent;
 use comet::publisher::PublishError;
@@ -22,8 +23,8 @@ use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    self, ChannelRef, Followed, News, Publication, Published, SlotRef, Subscribed, Subscription,
-    Zone,
+    self, ChannelRef, Followed, ManyAnswer, News, Next, Publication, Published, SlotRef,
+    Subscribed, Subscription, Zone,
 };
 
 use crate::copies::{Copied, Copies};
@@ -36,7 +37,7 @@ use crate::nginx::timer::Timer;
 use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
-use crate::press::{Look, Press, Printed};
+use crate::press::{Label, Look, Press, Printed, Reached, Step};
 use crate::stream::RETRY_SPREAD;
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
@@ -85,11 +86,32 @@ struct Worker {
 }
 
 /// Who waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Seat {
     parked: Parked,
     /// For a stream; a poll has none.
     flow: Option<Flow>,
+    /// How far it has come in its channels, if they are several.
+    standing: Option<Rc<Standing>>,
+}
+
+/// The channels in which somebody is counted.
+enum Counted {
+    One(ChannelRef),
+    Many(Rc<[Member]>, Rc<Standing>),
+}
+
+impl Counted {
+    fn each(&self, mut act: impl FnMut(ChannelRef)) {
+        match self {
+            Counted::One(channel) => act(*channel),
+            Counted::Many(members, standing) => members
+                .iter()
+                .zip(&standing.0)
+                .filter(|(_, stand)| !stand.has_left)
+                .for_each(|(member, _)| act(member.channel)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,8 +163,8 @@ enum Delivery {
 
 /// What a subscriber gets at once.
 pub enum Served {
-    /// A message, and what was missed before it.
-    Message(Rc<Copied>, Missed),
+    /// A message.
+    Message(Step),
     /// Nothing; it may wait.
     Waiting(Place),
 }
@@ -152,6 +174,27 @@ pub struct Place {
     channel: ChannelRef,
     cursor: Cursor,
     reign: u32,
+    /// Of a subscriber of several channels.
+    many: Option<(Rc<[Member]>, Rc<Standing>)>,
+}
+
+impl Place {
+    fn one(channel: ChannelRef, cursor: Cursor, reign: u32) -> Self {
+        Place { channel, cursor, reign, many: None }
+    }
+
+    fn many(members: Rc<[Member]>, standing: Standing) -> Self {
+        let channel = ChannelRef::NOWHERE;
+        let cursor = Cursor { life: channel.life, seq: 0 };
+        Place { channel, cursor, reign: 0, many: Some((members, Rc::new(standing))) }
+    }
+
+    fn counted(&self) -> Counted {
+        match &self.many {
+            Some((members, standing)) => Counted::Many(Rc::clone(members), Rc::clone(standing)),
+            None => Counted::One(self.channel),
+        }
+    }
 }
 
 fn with<R>(work: impl FnOnce(&mut Worker) -> R) -> Option<R> {
@@ -191,10 +234,10 @@ pub fn stop() {
     }
 }
 
-/// Publishes a message. Nothing if this process serves no requests.
-pub fn publish(publication: &Publication<'_>) -> Option<Result<Published, PublishError>> {
+/// Publishes a message to one or several channels. Nothing if this process serves no requests.
+pub fn publish(publications: &[Publication<'_>]) -> Option<Result<Vec<Published>, PublishError>> {
     let now = now();
-    with(|worker| worker.zone.with(now, |zone| zone.publish(publication, now)))?
+    with(|worker| worker.zone.with(now, |zone| zone.publish_all(publications, now)))?
 }
 
 /// Tells of a channel.
@@ -237,12 +280,10 @@ pub fn subscribe(subscription: Subscription<'_>, hold: bool) -> Option<Result<Se
         let answer = zone.with(now, |zone| {
             zone.subscribe(&subscription, now).map(|subscribed| match subscribed {
                 Subscribed::Waiting { channel, cursor, reign } => {
-                    Served::Waiting(Place { channel, cursor, reign })
+                    Served::Waiting(Place::one(channel, cursor, reign))
                 }
                 Subscribed::Message(next) => {
-                    let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
-                    received.extend(to_be_received(zone.channel_of(&next), &copied));
-                    Served::Message(copied, next.missed)
+                    Served::Message(take(zone, copies, received, &next, None))
                 }
             })
         })?;
@@ -251,19 +292,53 @@ pub fn subscribe(subscription: Subscription<'_>, hold: bool) -> Option<Result<Se
     })?
 }
 
+/// Serves a subscriber of several channels, as [`subscribe`] does. With `is_vague` it may have missed more than its
+/// positions say.
+pub fn subscribe_to_many(
+    subscriptions: &[Subscription<'_>],
+    names: &[&[u8]],
+    is_vague: bool,
+    hold: bool,
+) -> Option<Result<Served, Refusal>> {
+    let now = now();
+    with(|worker| {
+        let places = match worker.enter_all(subscriptions, hold, now)? {
+            Ok(places) => places,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let members = members_of(&places, names);
+        let mut standing = Standing::new(&places);
+        if is_vague {
+            standing.blur();
+        }
+        let Worker { zone, copies, received, slot, .. } = worker;
+        let step = zone.with(now, |zone| {
+            let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
+            match zone.next_of_many(&channels, &standing, now) {
+                ManyAnswer::Message { from, next, standing } => {
+                    let label = label(&members, &standing, from);
+                    let step = take(zone, copies, received, &next, label);
+                    if let Some(slot) = slot.filter(|_| hold) {
+                        channels.iter().for_each(|channel| zone.leave(*channel, slot, 1, now));
+                    }
+                    Some(step)
+                }
+                _ => None,
+            }
+        })?;
+        worker.remove_received(now);
+        Some(Ok(match step {
+            Some(step) => Served::Message(step),
+            None => Served::Waiting(Place::many(members, standing)),
+        }))
+    })?
+}
+
 /// Puts a parked request among those who wait, until the time `timeout` milliseconds from now (0 for no limit).
 pub fn wait(place: Place, parked: Parked, timeout: u64) {
     let now = now();
-    let Place { channel, cursor, reign } = place;
     let deadline = if timeout == 0 { u64::MAX } else { now.mono.saturating_add(timeout) };
-    with(|worker| {
-        let connection = Seat { parked, flow: None };
-        let waiter =
-            Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
-        let key = worker.hub.add(waiter);
-        parked.set_key(key);
-        worker.arm(now);
-    });
+    with(|worker| worker.sit(place, parked, None, deadline, now));
 }
 
 /// Gives a subscriber that stays a place, which the zone counts, and tells what it has missed before its first message.
@@ -274,8 +349,23 @@ pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), 
         let Some(slot) = worker.slot else { return Some(Err(Refusal::NoSpace)) };
         let subscription = Subscription { hold: Some(slot), ..subscription };
         let followed = worker.zone.with(now, |zone| zone.follow(&subscription, now))?;
-        Some(followed.map(|Followed { channel, cursor, reign, missed }| {
-            (Place { channel, cursor, reign }, missed)
+        Some(followed.map(|Followed { channel, cursor, reign, missed, .. }| {
+            (Place::one(channel, cursor, reign), missed)
+        }))
+    })?
+}
+
+/// Gives a subscriber that stays a place on several channels, as [`follow`] does.
+pub fn follow_many(
+    subscriptions: &[Subscription<'_>],
+    names: &[&[u8]],
+) -> Option<Result<(Place, Missed), Refusal>> {
+    let now = now();
+    with(|worker| {
+        let places = worker.enter_all(subscriptions, true, now)?;
+        Some(places.map(|places| {
+            let (standing, missed) = Standing::told(&places);
+            (Place::many(members_of(&places, names), standing), missed)
         }))
     })?
 }
@@ -284,22 +374,11 @@ pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), 
 pub fn stay(place: Option<Place>, parked: Parked, format: Format) {
     let now = now();
     let channel = ChannelRef::NOWHERE;
-    let nowhere = Place { channel, cursor: Cursor { life: channel.life, seq: 0 }, reign: 0 };
-    let Place { channel, cursor, reign } = place.unwrap_or(nowhere);
+    let nowhere = || Place::one(channel, Cursor { life: channel.life, seq: 0 }, 0);
     with(|worker| {
         let deadline = Rhythm::new(parked, &format).deadline(now.mono, 0);
         let flow = Flow { format: worker.formats.id_of(format), blocked: true };
-        let waiter = Waiter {
-            channel,
-            seq: cursor.seq,
-            since: now.mono,
-            reign,
-            deadline,
-            connection: Seat { parked, flow: Some(flow) },
-        };
-        let key = worker.hub.add(waiter);
-        parked.set_key(key);
-        worker.arm(now);
+        worker.sit(place.unwrap_or_else(nowhere), parked, Some(flow), deadline, now);
     });
 }
 
@@ -330,16 +409,14 @@ pub fn random_below(max: u64) -> u64 {
 /// Gives up a place that could not be used.
 pub fn give_up(place: &Place) {
     let now = now();
-    with(|worker| worker.leave(place.channel, 1, now));
+    with(|worker| worker.leave(&place.counted(), now));
 }
 
 /// A waiting client has gone away.
 pub fn gone(key: Key) {
     let now = now();
     with(|worker| {
-        if let Some(waiter) = worker.hub.remove(key) {
-            worker.leave(waiter.channel, 1, now);
-        }
+        worker.take_off(&[key], now);
     });
 }
 
@@ -392,28 +469,28 @@ fn deliver(deliveries: Vec<(Key, Seat, Delivery)>) {
         match (delivery, seat.flow) {
             (Delivery::Answer(answer), _) => seat.parked.answer(answer),
             (Delivery::Messages(look), Some(flow)) => {
-                let Some(printed) = with(|worker| worker.print(key, seat, &look, flow)).flatten()
+                let Some(printed) = with(|worker| worker.print(key, &seat, &look, flow)).flatten()
                 else {
                     continue;
                 };
                 let is_there = match &printed.frames {
-                    Some(frames) => send(key, seat, frames),
+                    Some(frames) => send(key, &seat, frames),
                     None => true,
                 };
                 if let (true, Some(missed)) = (is_there, printed.cut) {
                     dismiss(key);
-                    end(seat, flow, End::Missed(missed));
+                    end(&seat, flow, End::Missed(missed));
                 }
             }
-            (Delivery::Ping, Some(flow)) => ping(key, seat, flow),
-            (Delivery::End(reason), Some(flow)) => end(seat, flow, reason),
+            (Delivery::Ping, Some(flow)) => ping(key, &seat, flow),
+            (Delivery::End(reason), Some(flow)) => end(&seat, flow, reason),
             (_, None) => {}
         }
     }
 }
 
 /// Sends frames to a stream; tells whether it is still there.
-fn send(key: Key, seat: Seat, frames: &Rc<Chunk>) -> bool {
+fn send(key: Key, seat: &Seat, frames: &Rc<Chunk>) -> bool {
     match seat.parked.send(frames) {
         Sent::All => true,
         Sent::Partly => {
@@ -425,7 +502,7 @@ fn send(key: Key, seat: Seat, frames: &Rc<Chunk>) -> bool {
 }
 
 /// Asks a silent client for a sign of life, or drops it if it has not answered the last time.
-fn ping(key: Key, seat: Seat, flow: Flow) {
+fn ping(key: Key, seat: &Seat, flow: Flow) {
     if let Some(mut talk) = seat.parked.take_talk() {
         let is_alive = talk.ask();
         seat.parked.put_talk(talk);
@@ -443,7 +520,7 @@ fn ping(key: Key, seat: Seat, flow: Flow) {
 }
 
 /// Ends a stream that is off the books.
-fn end(seat: Seat, flow: Flow, reason: End) {
+fn end(seat: &Seat, flow: Flow, reason: End) {
     let Some(format) = with(|worker| worker.formats.get(flow.format)).flatten() else { return };
     let ending = match reason {
         _ if format.is_websocket() => Ending::Closing,
@@ -552,10 +629,54 @@ impl Worker {
         }
     }
 
-    fn leave(&mut self, channel: ChannelRef, count: u32, now: Now) {
+    fn leave(&mut self, counted: &Counted, now: Now) {
         if let Some(slot) = self.slot {
-            self.zone.with(now, |zone| zone.leave(channel, slot, count, now));
+            self.zone.with(now, |zone| {
+                counted.each(|channel| zone.leave(channel, slot, 1, now));
+            });
         }
+    }
+
+    /// Gives a subscriber a place on each of several channels.
+    fn enter_all(
+        &mut self,
+        subscriptions: &[Subscription<'_>],
+        hold: bool,
+        now: Now,
+    ) -> Option<Result<Vec<Followed>, Refusal>> {
+        let hold = match (hold, self.slot) {
+            (true, None) => return Some(Err(Refusal::NoSpace)),
+            (hold, slot) => slot.filter(|_| hold),
+        };
+        let subscriptions: Vec<_> =
+            subscriptions.iter().map(|one| Subscription { hold, ..*one }).collect();
+        self.zone.with(now, |zone| zone.follow_all(&subscriptions, now))
+    }
+
+    /// Puts somebody on the books.
+    fn sit(&mut self, place: Place, parked: Parked, flow: Option<Flow>, deadline: u64, now: Now) {
+        let Place { channel, cursor, reign, many } = place;
+        let (members, standing) = many.unzip();
+        let connection = Seat { parked, flow, standing };
+        let waiter =
+            Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
+        let key = match members {
+            Some(members) => self.hub.add_to_bundle(&members, waiter),
+            None => self.hub.add(waiter),
+        };
+        parked.set_key(key);
+        self.arm(now);
+    }
+
+    /// Takes somebody off the books of this worker; the zone still counts them.
+    fn rise(&mut self, key: Key) -> Option<(Waiter<Seat>, Counted)> {
+        let members = self.hub.members(self.hub.get(key)?.channel).cloned();
+        let waiter = self.hub.remove(key)?;
+        let counted = match members.zip(waiter.connection.standing.clone()) {
+            Some((members, standing)) => Counted::Many(members, standing),
+            None => Counted::One(waiter.channel),
+        };
+        Some((waiter, counted))
     }
 
     fn read_mail(&mut self) {
@@ -573,18 +694,23 @@ impl Worker {
             return Vec::new();
         };
         let Worker { zone, hub, copies, received, .. } = self;
-        let deliveries = zone.with(now, |zone| {
-            // Whatever is published from here on comes with a new hint.
-            zone.look(slice.channel, slot);
-            let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
-            zone.leave(slice.channel, slot, left, now);
-            deliveries
+        let deliveries = zone.with(now, |zone| match hub.members(slice.channel).cloned() {
+            Some(members) => {
+                decide_for_many(zone, hub, copies, received, &slice, &members, slot, now)
+            }
+            None => {
+                // Whatever is published from here on comes with a new hint.
+                zone.look(slice.channel, slot);
+                let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
+                zone.leave(slice.channel, slot, left, now);
+                deliveries
+            }
         });
         deliveries.unwrap_or_default()
     }
 
     /// What a stream gets, if it is still there: rendered now, or when another one got the same.
-    fn print(&mut self, key: Key, seat: Seat, look: &Rc<Look>, flow: Flow) -> Option<Printed> {
+    fn print(&mut self, key: Key, seat: &Seat, look: &Rc<Look>, flow: Flow) -> Option<Printed> {
         let Worker { hub, press, formats, .. } = self;
         let is_there = hub.get(key).is_some_and(|waiter| waiter.connection.parked == seat.parked);
         is_there.then(|| press.print(formats, look, flow.format))
@@ -609,14 +735,14 @@ impl Worker {
 
     /// Decides what to do about somebody who has got nothing for so long.
     fn look_after(&mut self, key: Key, now: Now) -> Option<(Key, Seat, Delivery)> {
-        let waiter = *self.hub.get(key)?;
-        let seat = waiter.connection;
+        let waiter = self.hub.get(key)?;
+        let (seat, since) = (waiter.connection.clone(), waiter.since);
         let Some(flow) = seat.flow else {
             self.take_off(&[key], now);
             return Some((key, seat, Delivery::Answer(without_message(replies::timed_out()))));
         };
         let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?);
-        let silent = now.mono.saturating_sub(waiter.since);
+        let silent = now.mono.saturating_sub(since);
         if rhythm.timeout > 0 && silent >= rhythm.timeout {
             self.take_off(&[key], now);
             return Some((key, seat, Delivery::End(End::TimedOut)));
@@ -624,20 +750,21 @@ impl Worker {
         // Otherwise it has got something since the time was set.
         let is_silent = rhythm.ping > 0 && silent >= rhythm.ping;
         let pinged = if is_silent { now.mono } else { 0 };
-        self.hub.set_deadline(key, rhythm.deadline(waiter.since, pinged));
+        self.hub.set_deadline(key, rhythm.deadline(since, pinged));
         is_silent.then_some((key, seat, Delivery::Ping))
     }
 
     /// Takes subscribers off the books.
     fn take_off(&mut self, keys: &[Key], now: Now) -> Vec<(Key, Waiter<Seat>)> {
-        let waiters: Vec<_> =
-            keys.iter().filter_map(|key| Some((*key, self.hub.remove(*key)?))).collect();
-        if let Some(slot) = self.slot {
+        let risen: Vec<_> = keys.iter().filter_map(|key| Some((*key, self.rise(*key)?))).collect();
+        if let (Some(slot), false) = (self.slot, risen.is_empty()) {
             self.zone.with(now, |zone| {
-                waiters.iter().for_each(|(_, waiter)| zone.leave(waiter.channel, slot, 1, now));
+                risen.iter().for_each(|(_, (_, counted))| {
+                    counted.each(|channel| zone.leave(channel, slot, 1, now));
+                });
             });
         }
-        waiters
+        risen.into_iter().map(|(key, (waiter, _))| (key, waiter)).collect()
     }
 
     /// Removes messages that were to go when received, once no subscriber of this worker has still to be looked at.
@@ -693,8 +820,8 @@ fn decide(
     // Nearly all are at the same place: the log is asked once for all of them.
     let mut last: Option<((u64, u32, bool), Outlook)> = None;
     for key in &slice.keys {
-        let Some(waiter) = hub.get(*key).copied() else { continue };
-        let seat = waiter.connection;
+        let Some(waiter) = hub.get(*key) else { continue };
+        let seat = waiter.connection.clone();
         let stays = seat.flow.is_some();
         if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
             continue;
@@ -704,9 +831,9 @@ fn decide(
             Some((known, outlook)) if *known == place => outlook.clone(),
             _ => {
                 let outlook = if stays {
-                    read_on(zone, copies, received, &waiter, now)
+                    read_on(zone, copies, received, waiter, now)
                 } else {
-                    answer(zone, copies, received, &waiter, now)
+                    answer(zone, copies, received, waiter, now)
                 };
                 last = Some((place, outlook.clone()));
                 outlook
@@ -715,10 +842,7 @@ fn decide(
         let delivery = match outlook {
             Outlook::Nothing => continue,
             Outlook::Messages(look, more) => {
-                hub.advance(*key, look.seq, now.mono);
-                if more {
-                    hub.fell_behind(*key);
-                }
+                reach(hub, *key, &look, more, now);
                 deliveries.push((*key, seat, Delivery::Messages(look)));
                 continue;
             }
@@ -745,9 +869,8 @@ fn answer(
     Outlook::Answer(match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
         zone::Answer::UpToDate => return Outlook::Nothing,
         zone::Answer::Message(next) => {
-            let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
-            received.extend(to_be_received(waiter.channel, &copied));
-            prepare(copied, next.missed).map_or(Answer::SentAway, Answer::Reply)
+            let step = take(zone, copies, received, &next, None);
+            prepare(&step).map_or(Answer::SentAway, Answer::Reply)
         }
         zone::Answer::Conflict => without_message(replies::conflict()),
         zone::Answer::Gone => without_message(replies::gone()),
@@ -769,11 +892,10 @@ fn read_on(
         let end = match zone.next(waiter.channel, cursor, waiter.reign, now) {
             zone::Answer::UpToDate => break false,
             zone::Answer::Message(next) => {
-                let copied = copies.get_or_make(next.cursor, || zone.copy(&next));
-                received.extend(to_be_received(waiter.channel, &copied));
+                let step = take(zone, copies, received, &next, None);
                 cursor = next.cursor;
-                bytes += copied.message.body.len();
-                steps.push((next.missed, copied));
+                bytes += step.copied.message.body.len();
+                steps.push(step);
                 if steps.len() == BATCH || bytes >= BATCH_BYTES {
                     break true;
                 }
@@ -790,15 +912,185 @@ fn read_on(
     };
     match steps.is_empty() {
         true => Outlook::Nothing,
-        false => Outlook::Messages(Rc::new(Look { steps, seq: cursor.seq }), more),
+        false => Outlook::Messages(Rc::new(Look { steps, place: Reached::Seq(cursor.seq) }), more),
     }
+}
+
+/// Notes what a stream gets.
+fn reach(hub: &mut Hub<Seat>, key: Key, look: &Look, more: bool, now: Now) {
+    match &look.place {
+        Reached::Seq(seq) => hub.advance(key, *seq, now.mono),
+        Reached::Standing(standing) => {
+            hub.advance(key, 0, now.mono);
+            if let Some(seat) = hub.connection_mut(key) {
+                seat.standing = Some(Rc::clone(standing));
+            }
+        }
+    }
+    if more {
+        hub.fell_behind(key);
+    }
+}
+
+/// Decides what a slice's subscribers of several channels get, and takes those who leave off the zone's books.
+#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
+fn decide_for_many(
+    zone: &mut Zone<'_>,
+    hub: &mut Hub<Seat>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    slice: &Slice,
+    members: &Rc<[Member]>,
+    slot: SlotRef,
+    now: Now,
+) -> Vec<(Key, Seat, Delivery)> {
+    for member in members.iter() {
+        zone.look(member.channel, slot);
+    }
+    let mut deliveries = Vec::with_capacity(slice.keys.len());
+    // Nearly all stand at the same places.
+    let mut last: Option<(Rc<Standing>, bool, Outlook, Rc<Standing>)> = None;
+    for key in &slice.keys {
+        let Some(waiter) = hub.get(*key) else { continue };
+        let seat = waiter.connection.clone();
+        let Some(standing) = seat.standing.clone() else { continue };
+        if seat.flow.is_some_and(|flow| flow.blocked) {
+            continue;
+        }
+        let stays = seat.flow.is_some();
+        let (outlook, come) = match &last {
+            Some((known, known_stays, outlook, come))
+                if *known_stays == stays
+                    && (Rc::ptr_eq(known, &standing) || *known == standing) =>
+            {
+                (outlook.clone(), Rc::clone(come))
+            }
+            _ => {
+                let (outlook, come) =
+                    look_into_many(zone, copies, received, members, &standing, stays, now);
+                let come = Rc::new(come);
+                last = Some((Rc::clone(&standing), stays, outlook.clone(), Rc::clone(&come)));
+                (outlook, come)
+            }
+        };
+        // Channels that were deleted take only themselves out.
+        for ((member, before), after) in members.iter().zip(&standing.0).zip(&come.0) {
+            if after.has_left && !before.has_left {
+                zone.leave(member.channel, slot, 1, now);
+            }
+        }
+        let delivery = match outlook {
+            Outlook::Nothing => {
+                if let Some(seat) = hub.connection_mut(*key) {
+                    seat.standing = Some(come);
+                }
+                continue;
+            }
+            Outlook::Messages(look, more) => {
+                reach(hub, *key, &look, more, now);
+                deliveries.push((*key, seat, Delivery::Messages(look)));
+                continue;
+            }
+            Outlook::Answer(answer) => Delivery::Answer(answer),
+            Outlook::End(end) => Delivery::End(end),
+        };
+        hub.remove(*key);
+        let counted = Counted::Many(Rc::clone(members), come);
+        counted.each(|channel| zone.leave(channel, slot, 1, now));
+        deliveries.push((*key, seat, delivery));
+    }
+    hub.pass(slice);
+    received.dedup();
+    deliveries
+}
+
+/// What a subscriber of several channels gets, and where it stands then.
+fn look_into_many(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    members: &[Member],
+    standing: &Standing,
+    stays: bool,
+    now: Now,
+) -> (Outlook, Standing) {
+    let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
+    let mut come = standing.clone();
+    let mut steps = Vec::new();
+    let mut bytes = 0;
+    let (end, more) = loop {
+        match zone.next_of_many(&channels, &come, now) {
+            ManyAnswer::UpToDate => break (None, false),
+            ManyAnswer::Message { from, next, standing } => {
+                let step = take(zone, copies, received, &next, label(members, &standing, from));
+                come = standing;
+                if !stays {
+                    let reply = prepare(&step).map_or(Answer::SentAway, Answer::Reply);
+                    return (Outlook::Answer(reply), come);
+                }
+                bytes += step.copied.message.body.len();
+                steps.push(step);
+                if steps.len() == BATCH || bytes >= BATCH_BYTES {
+                    break (None, true);
+                }
+            }
+            ManyAnswer::Conflict => break (Some(End::Conflict), true),
+            ManyAnswer::Gone { from } => {
+                come = come.without(from);
+                if come.is_over() {
+                    break (Some(End::Deleted), true);
+                }
+            }
+        }
+    };
+    if !steps.is_empty() {
+        // The end comes after what there was before it.
+        let place = Reached::Standing(Rc::new(come.clone()));
+        return (Outlook::Messages(Rc::new(Look { steps, place }), more), come);
+    }
+    let outlook = match end {
+        None => Outlook::Nothing,
+        Some(end) if stays => Outlook::End(end),
+        Some(End::Conflict) => Outlook::Answer(without_message(replies::conflict())),
+        Some(_) => Outlook::Answer(without_message(replies::gone())),
+    };
+    (outlook, come)
+}
+
+/// A message, copied out of the zone.
+fn take(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    next: &Next,
+    label: Option<Label>,
+) -> Step {
+    let copied = copies.get_or_make(next.cursor, || zone.copy(next));
+    received.extend(to_be_received(zone.channel_of(next), &copied));
+    Step { missed: next.missed, copied, label }
+}
+
+/// What a message of the channel at place `from` is to a subscriber that stands so after it.
+fn label(members: &[Member], standing: &Standing, from: usize) -> Option<Label> {
+    let channel = Rc::clone(&members.get(from)?.name);
+    Some(Label { id: standing.id(from), channel })
+}
+
+fn members_of(places: &[Followed], names: &[&[u8]]) -> Rc<[Member]> {
+    let member = |(place, name): (&Followed, &&[u8])| Member {
+        channel: place.channel,
+        name: (*name).into(),
+    };
+    places.iter().zip(names).map(member).collect()
 }
 
 /// The reply that carries a message. Nothing if its file has gone since the look into the log: then the client is to come
 /// back, and will be told what it has missed.
-pub fn prepare(copied: Rc<Copied>, missed: Missed) -> Option<Rc<Prepared>> {
-    let complete = copied.is_complete();
-    complete.then(|| Prepared::new(replies::message(&copied.message.envelope(), missed), copied))
+pub fn prepare(step: &Step) -> Option<Rc<Prepared>> {
+    let complete = step.copied.is_complete();
+    complete.then(|| {
+        Prepared::new(replies::message(&step.envelope(), step.missed), Rc::clone(&step.copied))
+    })
 }
 
 fn without_message(reply: Reply) -> Answer {

@@ -1,5 +1,8 @@
 //! The name of a channel, made from what the request says and where it was asked.
 
+use thiserror::Error;
+
+use crate::many::MAX_CHANNELS;
 use crate::reply::Reply;
 
 /// The id by which the zone knows a channel: any bytes, of any length.
@@ -8,6 +11,8 @@ use crate::reply::Reply;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelId {
     bytes: Vec<u8>,
+    /// Where the value begins.
+    value: usize,
     truncated: bool,
 }
 
@@ -15,6 +20,11 @@ impl ChannelId {
     /// The id in full: group, slash, value.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The value alone: what its users call the channel.
+    pub fn name(&self) -> &[u8] {
+        self.bytes.get(self.value..).unwrap_or_default()
     }
 
     /// Whether the value was longer than `push_max_channel_id_length` and has lost its end.
@@ -32,6 +42,58 @@ impl AsRef<[u8]> for ChannelId {
     }
 }
 
+/// The channels that a request names: the parts of all values between `delimiter`s (`push_channel_id_split_delimiter`; empty
+/// for none), each once, in their order. Empty parts do not count; if there are none, answer with [`no_channel_id`].
+///
+/// # Errors
+///
+/// [`TooMany`] if there are more than [`MAX_CHANNELS`].
+pub fn channel_ids<'a>(
+    group: &[u8],
+    values: impl IntoIterator<Item = &'a [u8]>,
+    delimiter: &[u8],
+    max_len: usize,
+) -> Result<Vec<ChannelId>, TooMany> {
+    let mut ids: Vec<ChannelId> = Vec::new();
+    for part in values.into_iter().flat_map(|value| split(value, delimiter)) {
+        let Some(id) = channel_id(group, part, max_len) else { continue };
+        if ids.iter().any(|known| known.bytes == id.bytes) {
+            continue;
+        }
+        if ids.len() == MAX_CHANNELS {
+            return Err(TooMany);
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// A request names more channels than one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("The request names more than {MAX_CHANNELS} channels.")]
+pub struct TooMany;
+
+impl TooMany {
+    /// The reply, of a publisher as of a subscriber.
+    pub fn reply(&self) -> Reply {
+        Reply::text(403, self.to_string().into_bytes())
+    }
+}
+
+fn split<'a>(value: &'a [u8], delimiter: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let value = rest?;
+        let found = value.windows(delimiter.len().max(1)).position(|part| part == delimiter);
+        let (part, after) = match found {
+            Some(at) => (value.get(..at)?, value.get(at + delimiter.len()..)),
+            None => (value, None),
+        };
+        rest = after;
+        Some(part)
+    })
+}
+
 /// Makes the id `<group>/<value>`, or `None` if there is no value (answer with [`no_channel_id`]).
 ///
 /// `group` is `push_channel_group`, `value` that of `push_channel_id` or `$push_channel_id`, and `max_len`
@@ -41,7 +103,11 @@ pub fn channel_id(group: &[u8], value: &[u8], max_len: usize) -> Option<ChannelI
         return None;
     }
     let kept = value.get(..max_len).unwrap_or(value);
-    Some(ChannelId { bytes: [group, b"/", kept].concat(), truncated: kept.len() < value.len() })
+    Some(ChannelId {
+        bytes: [group, b"/", kept].concat(),
+        value: group.len() + 1,
+        truncated: kept.len() < value.len(),
+    })
 }
 
 /// The reply to a request that names no channel, of a publisher as of a subscriber.
@@ -57,6 +123,39 @@ mod tests {
     fn id(group: &str, value: &str, max_len: usize) -> Option<(String, bool)> {
         channel_id(group.as_bytes(), value.as_bytes(), max_len)
             .map(|id| (String::from_utf8_lossy(id.as_bytes()).into_owned(), id.is_truncated()))
+    }
+
+    fn ids(values: &[&str], delimiter: &str) -> Result<Vec<String>, TooMany> {
+        let values = values.iter().map(|value| value.as_bytes());
+        let ids = channel_ids(b"g", values, delimiter.as_bytes(), 4)?;
+        Ok(ids.iter().map(|id| String::from_utf8_lossy(id.name()).into_owned()).collect())
+    }
+
+    #[test]
+    fn values_are_divided_at_the_delimiter() {
+        let list = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(ids(&["a"], ""), list(&["a"]));
+        assert_eq!(ids(&["a,b"], ""), list(&["a,b"]));
+        assert_eq!(ids(&["a,b", "c"], ","), list(&["a", "b", "c"]));
+        assert_eq!(ids(&[",a,,b,"], ","), list(&["a", "b"]));
+        assert_eq!(ids(&["a--b-c"], "--"), list(&["a", "b-c"]));
+        assert_eq!(ids(&["a---b"], "--"), list(&["a", "-b"]));
+        assert_eq!(ids(&["", ",,"], ","), list(&[]));
+    }
+
+    #[test]
+    fn a_channel_that_is_named_twice_is_one() {
+        assert_eq!(ids(&["a,b,a", "b"], ","), Ok(vec!["a".into(), "b".into()]));
+        assert_eq!(ids(&["long1", "long2"], ","), Ok(vec!["long".into()]));
+    }
+
+    #[test]
+    fn more_than_255_channels_are_refused() {
+        let numbers = |count: u32| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(ids(&[&numbers(255)], ",").map(|ids| ids.len()), Ok(255));
+        assert_eq!(ids(&[&numbers(256)], ","), Err(TooMany));
+        assert_eq!(ids(&[&numbers(255), "0"], ",").map(|ids| ids.len()), Ok(255));
+        assert_eq!(TooMany.reply().status, 403);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`message`], [`clock`], [`reply`] | the values that everything else is made of |
 //! | [`zone`] | the log of every channel, in one region of memory that all workers share; survives a death at any instruction |
 //! | [`hub`] | one worker's waiting subscribers, by channel; which of them to serve next |
+//! | [`many`], [`first`] | subscribers of several channels; where a subscriber without a cursor begins |
 //! | [`wire`] | bytes to values and back: HTTP dates and tags, message ids, `Accept`, channel info, JSON, chunks |
 //! | [`transport`] | how a subscriber is served: which transport, and what each one writes |
 //! | [`websocket`] | handshake, frames and compression of WebSockets |
@@ -22,6 +23,7 @@
 pub mod channel_id;
 pub mod clock;
 pub mod config;
+pub mod first;
 pub mod hub;
 pub mod many;
 pub mod message;

@@ -93,6 +93,11 @@ impl Standing {
         Standing(stands)
     }
 
+    /// Notes that more may have been missed than it says.
+    pub fn blur(&mut self) {
+        self.0.iter_mut().for_each(|stand| stand.is_vague = true);
+    }
+
     /// Whether no channel is left.
     pub fn is_over(&self) -> bool {
         self.0.iter().all(|stand| stand.has_left)

@@ -83,6 +83,16 @@ pub fn info(status: u16, channel: &ChannelInfo, accept: Option<&[u8]>) -> Reply 
     }
 }
 
+/// Tells about several channels, by name. The rest is as for [`info`].
+pub fn infos(status: u16, channels: &[(&[u8], ChannelInfo)], accept: Option<&[u8]>) -> Reply {
+    let wanted = accept::negotiate(accept);
+    Reply {
+        content_type: Some(Cow::Borrowed(wanted.content_type.as_bytes())),
+        body: ReplyBody::Bytes(info::render_all(channels, wanted.format).into()),
+        ..Reply::empty(status)
+    }
+}
+
 /// GET or DELETE of a channel that does not exist.
 pub fn not_found() -> Reply {
     Reply::empty(404)

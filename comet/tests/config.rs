@@ -4,7 +4,7 @@
 
 use comet::config::{
     Apply, Args, Concurrency, ConfigError, Contexts, Directive, LocationConf, MainConf, Role,
-    Settings, Warning, DIRECTIVES,
+    Settings, Valued, Warning, DIRECTIVES,
 };
 use comet::transport::Transports;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn block(lines: &[Line]) -> Result<(MainConf, LocationConf), ConfigError> {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         match find(name).unwrap_or_else(|| panic!("no directive {name}")).apply {
             Apply::Main(apply) => apply(&mut main, &args)?,
-            Apply::Location(apply) => apply(&mut location, &args)?,
+            Apply::Location(apply) | Apply::Values(_, apply) => apply(&mut location, &args)?,
         }
     }
     Ok((main, location))
@@ -176,7 +176,9 @@ fn every_error_names_the_directive_and_what_is_allowed() {
             let args: Vec<&[u8]> = args.iter().map(|arg: &&str| arg.as_bytes()).collect();
             let result = match directive.apply {
                 Apply::Main(apply) => apply(&mut MainConf::default(), &args),
-                Apply::Location(apply) => apply(&mut LocationConf::default(), &args),
+                Apply::Location(apply) | Apply::Values(_, apply) => {
+                    apply(&mut LocationConf::default(), &args)
+                }
             };
             if let Err(error) = result {
                 let text = error.to_string();
@@ -331,9 +333,28 @@ fn each_value_reaches_its_setting() {
 }
 
 #[test]
-fn the_channel_id_is_kept_as_written() {
-    let conf = location(&[("push_channel_id", &["$arg_id-$host"])]);
-    assert_eq!(conf.map(|conf| conf.channel_id), Ok(Some(b"$arg_id-$host".to_vec())));
+fn values_with_variables_are_left_to_the_edge() {
+    let conf = location(&[("push_channel_id", &["$arg_id-$host", "b"])]);
+    assert_eq!(conf.map(|conf| conf.valued), Ok(vec![Valued::ChannelId]));
+    let conf = location(&[("push_first_message", &["-$arg_last", "newest"])]);
+    assert_eq!(conf.map(|conf| conf.valued), Ok(vec![Valued::FirstMessage]));
+}
+
+#[test]
+fn where_to_begin_is_checked_as_far_as_it_is_known() {
+    for good in ["oldest", "newest", "3", "-3", "@1700000000", "$anything"] {
+        assert!(location(&[("push_first_message", &[good])]).is_ok(), "{good}");
+    }
+    for bad in ["0", "last", "+1", "@now"] {
+        let error = location(&[("push_first_message", &["newest", bad])]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "invalid value \"{bad}\" in \"push_first_message\": allowed is \"oldest\", \"newest\", N, -N, @T, \
+                 and variables"
+            )
+        );
+    }
 }
 
 #[test]
@@ -456,7 +477,7 @@ proptest! {
         for _ in 0..=usize::from(twice) {
             let result = match DIRECTIVES[row].apply {
                 Apply::Main(apply) => apply(&mut main, &args),
-                Apply::Location(apply) => apply(&mut location, &args),
+                Apply::Location(apply) | Apply::Values(_, apply) => apply(&mut location, &args),
             };
             if let Err(error) = result {
                 prop_assert!(error.to_string().contains(DIRECTIVES[row].name));
@@ -473,7 +494,7 @@ proptest! {
         let (mut main, mut location) = (MainConf::default(), LocationConf::default());
         let _ = match DIRECTIVES[row].apply {
             Apply::Main(apply) => apply(&mut main, args),
-            Apply::Location(apply) => apply(&mut location, args),
+            Apply::Location(apply) | Apply::Values(_, apply) => apply(&mut location, args),
         };
         let (size, _) = main.zone_size(4096);
         prop_assert!(size >= 8 * 4096 && size % 4096 == 0);

@@ -4,13 +4,12 @@ use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 
 use comet::config::{LocationConf, MainConf, Settings};
-use nginx_sys::{
-    ngx_conf_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_int_t, ngx_shm_zone_t,
-};
+use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_int_t, ngx_shm_zone_t};
 
 use super::log::{self, Level};
 use super::module::ngx_http_push_module;
 use super::pool;
+use super::values::AllValues;
 
 /// What nginx wants for "this configuration is wrong" (`NGX_CONF_ERROR`).
 pub(super) const CONF_ERROR: *mut c_char = ptr::without_provenance_mut(usize::MAX);
@@ -31,8 +30,8 @@ pub(super) struct Main {
 /// One for each `http`, `server`, `location` and `if`.
 pub(super) struct Location {
     pub said: LocationConf,
-    /// `push_channel_id`, compiled.
-    pub channel_id: *mut ngx_http_complex_value_t,
+    /// What may contain variables, compiled.
+    pub values: AllValues,
     /// What holds for requests.
     pub settings: Settings,
 }
@@ -45,7 +44,7 @@ pub(super) unsafe extern "C" fn create_main(cf: *mut ngx_conf_t) -> *mut c_void 
 pub(super) unsafe extern "C" fn create_location(cf: *mut ngx_conf_t) -> *mut c_void {
     let location = Location {
         said: LocationConf::default(),
-        channel_id: ptr::null_mut(),
+        values: AllValues::default(),
         settings: Settings::default(),
     };
     // SAFETY: as in `create_main`.
@@ -60,9 +59,7 @@ pub(super) unsafe extern "C" fn merge_location(
     // SAFETY: nginx passes what `create_location` has returned, for a block and the block in it, and nobody else
     // has a reference to either.
     let (parent, child) = unsafe { (&*parent.cast::<Location>(), &mut *child.cast::<Location>()) };
-    if child.channel_id.is_null() {
-        child.channel_id = parent.channel_id;
-    }
+    child.values.inherit(&parent.values);
     match child.said.merge(&parent.said) {
         Ok(warnings) => {
             for warning in warnings {

@@ -4,15 +4,15 @@ use std::ffi::{c_char, c_void};
 
 use comet::config::{Apply, Args, Contexts, Directive, Role, DIRECTIVES};
 use nginx_sys::{
-    ngx_command_t, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
-    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_int_t, ngx_palloc, ngx_str_t, ngx_uint_t, NGX_CONF_ANY,
-    NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
-    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_OK,
+    ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
+    ngx_http_handler_pt, ngx_str_t, ngx_uint_t, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1,
+    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
+    NGX_HTTP_SRV_CONF,
 };
 
-use super::conf::{self, Location, CONF_ERROR, CONF_OK};
+use super::conf::{self, CONF_ERROR, CONF_OK};
 use super::log::{self, Level};
+use super::values::Values;
 use super::{request, text};
 
 const COUNT: usize = DIRECTIVES.len();
@@ -108,7 +108,7 @@ unsafe extern "C" fn set(
     let before = location.said.role;
     let result = match directive.apply {
         Apply::Main(apply) => apply(&mut main.said, &words),
-        Apply::Location(apply) => apply(&mut location.said, &words),
+        Apply::Location(apply) | Apply::Values(_, apply) => apply(&mut location.said, &words),
     };
     if let Err(error) = result {
         // SAFETY: nginx's own configuration.
@@ -125,9 +125,10 @@ unsafe extern "C" fn set(
         // SAFETY: nginx is reading this block.
         unsafe { install(cf, handler) };
     }
-    if location.channel_id.is_null() && location.said.channel_id.is_some() {
-        // SAFETY: nginx is reading this block; the second word is the directive's value.
-        return unsafe { compile(cf, location) };
+    if let Apply::Values(which, _) = directive.apply {
+        // SAFETY: nginx is reading this directive.
+        let Some(values) = (unsafe { Values::compile(cf) }) else { return CONF_ERROR };
+        location.values.set(which, values);
     }
     CONF_OK
 }
@@ -144,31 +145,4 @@ unsafe fn install(cf: *mut ngx_conf_t, handler: ngx_http_handler_pt) {
         let core = *(*context).loc_conf.add(ngx_http_core_module.ctx_index);
         (*core.cast::<ngx_http_core_loc_conf_t>()).handler = handler;
     }
-}
-
-/// Compiles the value of `push_channel_id`, whose variables are those of nginx.
-///
-/// # Safety
-///
-/// `cf` must be nginx's, reading that directive.
-unsafe fn compile(cf: *mut ngx_conf_t, location: &mut Location) -> *mut c_char {
-    // SAFETY: the directive takes one value, so there are two words; the pool is the cycle's; all zeros is how nginx
-    // initialises the structure (`ngx_memzero`).
-    unsafe {
-        let value = (*(*cf).args).elts.cast::<ngx_str_t>().add(1);
-        let compiled: *mut ngx_http_complex_value_t =
-            ngx_palloc((*cf).pool, size_of::<ngx_http_complex_value_t>()).cast();
-        if compiled.is_null() {
-            return CONF_ERROR;
-        }
-        let mut compile: ngx_http_compile_complex_value_t = std::mem::zeroed();
-        compile.cf = cf;
-        compile.value = value;
-        compile.complex_value = compiled;
-        if ngx_http_compile_complex_value(&mut compile) != NGX_OK as ngx_int_t {
-            return CONF_ERROR;
-        }
-        location.channel_id = compiled;
-    }
-    CONF_OK
 }

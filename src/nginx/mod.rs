@@ -26,5 +26,6 @@ pub mod process;
 pub mod request;
 pub mod text;
 pub mod timer;
+pub mod values;
 pub mod wake;
 pub mod zone;

@@ -4,18 +4,18 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::rc::Rc;
 
-use comet::config::Settings;
+use comet::config::{Settings, Valued};
 use comet::message::Body;
 use comet::reply::{Reply, ReplyBody};
 use nginx_sys::{
-    ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_file_t, ngx_http_complex_value,
-    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_discard_request_body,
-    ngx_http_finalize_request, ngx_http_get_indexed_variable, ngx_http_handler_pt,
-    ngx_http_output_filter, ngx_http_read_client_request_body, ngx_http_request_t,
-    ngx_http_send_header, ngx_http_send_special, ngx_int_t, ngx_list_part_t, ngx_list_push,
-    ngx_pcalloc, ngx_str_t, ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t, NGX_AGAIN,
-    NGX_DONE, NGX_ERROR, NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE,
-    NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
+    ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_file_t, ngx_http_core_loc_conf_t,
+    ngx_http_core_module, ngx_http_discard_request_body, ngx_http_finalize_request,
+    ngx_http_get_indexed_variable, ngx_http_handler_pt, ngx_http_output_filter,
+    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_send_header,
+    ngx_http_send_special, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_str_t,
+    ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
+    NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE, NGX_HTTP_VERSION_11,
+    NGX_HTTP_VERSION_20, NGX_OK,
 };
 
 use super::conf::{Location, Main};
@@ -150,27 +150,27 @@ impl Request {
         unsafe { &*(*(*self.0).loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
     }
 
-    /// The value of `push_channel_id`, or of `$push_channel_id` where there is none. Empty if there is no value.
-    pub fn channel_value(&self) -> &[u8] {
-        let compiled = self.location().channel_id;
-        let mut value = ngx_str_t { len: 0, data: ptr::null_mut() };
-        // SAFETY: a complex value of the configuration, or the index of a variable that every request has; the bytes live
-        // in the request's pool or in its variables.
+    /// The values of a directive that may contain variables.
+    pub fn values(&self, which: Valued) -> Vec<&[u8]> {
+        // SAFETY: a living request of this configuration.
+        unsafe { self.location().values.get(which).of(self.0) }
+    }
+
+    /// The values of `push_channel_id`, or that of `$push_channel_id` where there is none.
+    pub fn channel_values(&self) -> Vec<&[u8]> {
+        if !self.location().values.get(Valued::ChannelId).is_none() {
+            return self.values(Valued::ChannelId);
+        }
+        // SAFETY: the index of a variable that every request has; the bytes live in the request's pool or in its variables.
         unsafe {
-            if !compiled.is_null() {
-                return match ngx_http_complex_value(self.0, compiled, &mut value) {
-                    code if code == NGX_OK as ngx_int_t => text::bytes(value),
-                    _ => &[],
-                };
-            }
             let main = *(*self.0).main_conf.add(ngx_http_push_module.ctx_index);
             let index = (*main.cast::<Main>()).channel_id;
             let variable = ngx_http_get_indexed_variable(self.0, index as ngx_uint_t);
             match variable.as_ref() {
                 Some(variable) if variable.valid() != 0 && variable.not_found() == 0 => {
-                    variable.as_bytes()
+                    vec![variable.as_bytes()]
                 }
-                _ => &[],
+                _ => Vec::new(),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::location::{CONCURRENCY, PARK};
 use super::value::{COUNT, FLAG, LENGTH, TEXT, TIME};
-use super::{ConfigError, LocationConf, MainConf};
+use super::{ConfigError, LocationConf, MainConf, Valued};
 
 /// One directive.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,8 @@ pub enum Apply {
     Main(fn(&mut MainConf, &[&[u8]]) -> Result<(), ConfigError>),
     /// For a block and those inside it.
     Location(fn(&mut LocationConf, &[&[u8]]) -> Result<(), ConfigError>),
+    /// For a block and those inside it. The values may contain variables.
+    Values(Valued, fn(&mut LocationConf, &[&[u8]]) -> Result<(), ConfigError>),
 }
 
 const H: Contexts = Contexts::HTTP;
@@ -107,13 +109,22 @@ pub const DIRECTIVES: &[Directive] = &[
     Directive {
         name: "push_channel_id",
         contexts: HSL.and(Contexts::LOCATION_IF),
-        args: Args::One,
-        syntax: "push_channel_id value",
+        args: Args::Any,
+        syntax: "push_channel_id value…",
         default: "$push_channel_id",
-        doc: "Says which channel a request is about; the value may contain variables, and a request for which it is \
-              empty gets 404.",
+        doc: "Says which channel or channels a request is about, up to 255; the values may contain variables, and a \
+              request for which all are empty gets 404.",
+        apply: Apply::Values(Valued::ChannelId, LocationConf::set_channel_id),
+    },
+    Directive {
+        name: "push_channel_id_split_delimiter",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_channel_id_split_delimiter string",
+        default: "—",
+        doc: "Divides each value of `push_channel_id` into several channel ids at this string.",
         apply: Apply::Location(|conf, args| {
-            TEXT.set("push_channel_id", &mut conf.channel_id, args)
+            TEXT.set("push_channel_id_split_delimiter", &mut conf.id_delimiter, args)
         }),
     },
     Directive {
@@ -347,6 +358,17 @@ pub const DIRECTIVES: &[Directive] = &[
         apply: Apply::Location(|conf, args| {
             FLAG.set("push_authorized_channels_only", &mut conf.authorized_only, args)
         }),
+    },
+    Directive {
+        name: "push_first_message",
+        contexts: HSL,
+        args: Args::Any,
+        syntax: "push_first_message oldest | newest | number | -number | @time…",
+        default: "oldest",
+        doc: "Sets where a subscriber without a cursor begins in each channel: with the oldest message, with the next one \
+              that is published, with the N-th oldest, with the last N, or with those since a time in seconds since 1970; \
+              of several values, which may contain variables, the first that is not empty counts.",
+        apply: Apply::Values(Valued::FirstMessage, LocationConf::set_first_message),
     },
     Directive {
         name: "push_ignore_queue_on_no_cache",

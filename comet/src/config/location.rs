@@ -2,6 +2,8 @@
 
 use super::value::{self, Kind};
 use super::{ConfigError, Warning};
+use crate::first::{self, BadFirst};
+use crate::many::MAX_CHANNELS;
 use crate::transport::Transports;
 
 /// What a location serves.
@@ -96,8 +98,10 @@ pub struct LocationConf {
     /// How subscribers are served. Inherited apart from the role, because a request that goes through an `if` block
     /// keeps the handler of the location around it and gets the settings of the `if` block.
     pub transports: Option<Transports>,
-    /// The text of `push_channel_id`, whose variables are the edge's business.
-    pub channel_id: Option<Vec<u8>>,
+    /// `push_channel_id_split_delimiter`.
+    pub id_delimiter: Option<Vec<u8>>,
+    /// Which [`Valued`] directives this very block has; their values are the edge's business.
+    pub valued: Vec<Valued>,
     /// `push_park`.
     pub park: Option<Park>,
     /// `push_subscriber_concurrency`.
@@ -163,6 +167,8 @@ pub struct Settings {
     pub channel_timeout_ms: u64,
     /// Whether subscribers are refused on channels that nobody has published to.
     pub authorized_only: bool,
+    /// What divides a value of `push_channel_id` into several ids; empty if nothing does.
+    pub id_delimiter: Vec<u8>,
     /// What comes before the slash in a channel's id.
     pub group: Vec<u8>,
     /// The length in bytes to which the value of a channel id is cut.
@@ -197,6 +203,7 @@ impl Default for Settings {
             subscriber_timeout_ms: 0,
             channel_timeout_ms: 5_000,
             authorized_only: false,
+            id_delimiter: Vec::new(),
             group: Vec::new(),
             max_id_length: 1024,
             max_subscribers: 0,
@@ -208,6 +215,20 @@ impl Default for Settings {
             websocket_info: None,
         }
     }
+}
+
+/// A directive whose values may contain variables, so that only the edge can tell what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Valued {
+    /// `push_channel_id`.
+    ChannelId,
+    /// `push_first_message`.
+    FirstMessage,
+}
+
+impl Valued {
+    /// How many there are.
+    pub const COUNT: usize = 2;
 }
 
 impl LocationConf {
@@ -236,7 +257,8 @@ impl LocationConf {
         let LocationConf {
             role: _,
             transports,
-            channel_id,
+            id_delimiter,
+            valued: _,
             park,
             concurrency,
             store_messages: _,
@@ -259,7 +281,7 @@ impl LocationConf {
             websocket_info,
         } = self;
         inherit(transports, &parent.transports);
-        inherit(channel_id, &parent.channel_id);
+        inherit(id_delimiter, &parent.id_delimiter);
         inherit(park, &parent.park);
         inherit(concurrency, &parent.concurrency);
         inherit(delete_oldest_received, &parent.delete_oldest_received);
@@ -318,6 +340,7 @@ impl LocationConf {
                 .unwrap_or(default.subscriber_timeout_ms),
             channel_timeout_ms: self.channel_timeout_ms.unwrap_or(default.channel_timeout_ms),
             authorized_only: self.authorized_only.unwrap_or(default.authorized_only),
+            id_delimiter: self.id_delimiter.clone().unwrap_or(default.id_delimiter),
             group: self.group.clone().unwrap_or(default.group),
             max_id_length: self.max_id_length.unwrap_or(default.max_id_length),
             max_subscribers: self.max_subscribers.unwrap_or(default.max_subscribers),
@@ -374,6 +397,40 @@ impl LocationConf {
         }
         let allowed = "one of them; \"push_pubsub\" serves publishers and subscribers";
         Err(ConfigError::Conflict { directive, other, allowed })
+    }
+
+    /// `push_channel_id`.
+    pub(super) fn set_channel_id(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        self.set_valued("push_channel_id", Valued::ChannelId, args)
+    }
+
+    /// `push_first_message`. What has no variables is checked now.
+    pub(super) fn set_first_message(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let directive = "push_first_message";
+        for arg in args.iter().filter(|arg| !arg.contains(&b'$')) {
+            first::first([*arg]).map_err(|BadFirst(value)| ConfigError::Value {
+                directive,
+                value,
+                allowed: "\"oldest\", \"newest\", N, -N, @T, and variables",
+            })?;
+        }
+        self.set_valued(directive, Valued::FirstMessage, args)
+    }
+
+    fn set_valued(
+        &mut self,
+        directive: &'static str,
+        valued: Valued,
+        args: &[&[u8]],
+    ) -> Result<(), ConfigError> {
+        if self.valued.contains(&valued) {
+            return Err(ConfigError::Duplicate { directive });
+        }
+        if args.is_empty() || args.len() > MAX_CHANNELS {
+            return Err(ConfigError::Count { directive, allowed: "1 to 255 values" });
+        }
+        self.valued.push(valued);
+        Ok(())
     }
 
     /// `push_min_message_buffer_length`.
@@ -574,7 +631,7 @@ mod tests {
     #[test]
     fn everything_else_is_inherited_unless_said() {
         let parent = LocationConf {
-            channel_id: Some(b"$arg_id".to_vec()),
+            id_delimiter: Some(b",".to_vec()),
             concurrency: Some(Concurrency::Last),
             delete_oldest_received: Some(true),
             message_timeout_ms: Some(1),
@@ -597,7 +654,7 @@ mod tests {
         assert_eq!(child, parent);
 
         let own = LocationConf {
-            channel_id: Some(b"x".to_vec()),
+            id_delimiter: Some(Vec::new()),
             concurrency: Some(Concurrency::First),
             delete_oldest_received: Some(false),
             message_timeout_ms: Some(0),
@@ -633,6 +690,7 @@ mod tests {
             subscriber_timeout_ms: Some(5),
             channel_timeout_ms: Some(6),
             authorized_only: Some(true),
+            id_delimiter: Some(b",".to_vec()),
             group: Some(b"g".to_vec()),
             max_id_length: Some(7),
             max_subscribers: Some(8),
@@ -657,6 +715,7 @@ mod tests {
                 subscriber_timeout_ms: 5,
                 channel_timeout_ms: 6,
                 authorized_only: true,
+                id_delimiter: b",".to_vec(),
                 group: b"g".to_vec(),
                 max_id_length: 7,
                 max_subscribers: 8,

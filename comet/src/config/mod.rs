@@ -10,7 +10,7 @@ mod value;
 use thiserror::Error;
 
 pub use directives::{Apply, Args, Contexts, Directive, DIRECTIVES};
-pub use location::{Concurrency, LocationConf, Park, Role, Settings};
+pub use location::{Concurrency, LocationConf, Park, Role, Settings, Valued};
 
 /// Memory for messages and channels if nothing is said, in bytes.
 const DEFAULT_ZONE_SIZE: u64 = 32 << 20;

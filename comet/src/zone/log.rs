@@ -138,6 +138,32 @@ impl Zone<'_> {
         Ok(Published { id, info })
     }
 
+    /// Publishes to several channels, each another one, under one lock: room for all is made before the first.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; no channel's log has changed then, unless making room has failed to foresee what ledgers take.
+    pub fn publish_all(
+        &mut self,
+        publications: &[Publication<'_>],
+        now: Now,
+    ) -> Result<Vec<Published>, PublishError> {
+        if let [_, _, ..] = publications {
+            self.turn_wheel(now, super::wheel::TURN_BUDGET);
+            let needed = publications.iter().fold(0, |sum: u32, publication| {
+                let meta = meta_of(publication).len();
+                let channel = match self.find(publication.id) {
+                    Some(_) => 0,
+                    None => Self::channel_blocks(publication.id),
+                };
+                sum.saturating_add(message_blocks(meta, publication.content))
+                    .saturating_add(channel)
+            });
+            self.reserve(needed, At::NONE, now)?;
+        }
+        publications.iter().map(|publication| self.publish(publication, now)).collect()
+    }
+
     fn append(
         &mut self,
         channel: At,
