@@ -15,9 +15,10 @@
 //! | [`websocket`] | handshake, frames and compression of WebSockets |
 //! | [`outbox`] | what a stream's client could not take at once |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
+//! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
 //! | [`config`] | every directive, its values, inheritance and defaults |
 //!
-//! Dependencies point one way: publisher, subscriber, transport → websocket → wire → message; zone and hub → message.
+//! Dependencies point one way: poll → publisher, subscriber, transport → websocket → wire → message; zone and hub → message.
 #![forbid(unsafe_code)]
 
 pub mod channel_id;
@@ -28,6 +29,7 @@ pub mod hub;
 pub mod many;
 pub mod message;
 pub mod outbox;
+pub mod poll;
 pub mod publisher;
 pub mod reply;
 pub mod subscriber;

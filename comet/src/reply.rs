@@ -8,6 +8,9 @@ use crate::message::{Missed, WrittenId};
 /// been more.
 pub const MISSED_HEADER: &str = "Push-Missed";
 
+/// The header that tells which channel a message came from, where a subscriber has several.
+pub const CHANNEL_HEADER: &str = "Push-Channel";
+
 /// A complete reply but for the message that it may carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -77,7 +80,12 @@ impl Reply {
         if missed.is_none() {
             return self;
         }
-        let bound = if missed.at_least { ";at-least" } else { "" };
-        self.header(MISSED_HEADER, format!("{}{bound}", missed.count).into_bytes())
+        self.header(MISSED_HEADER, missed_value(missed).into_bytes())
     }
+}
+
+/// The value of [`MISSED_HEADER`].
+pub(crate) fn missed_value(missed: Missed) -> String {
+    let bound = if missed.at_least { ";at-least" } else { "" };
+    format!("{}{bound}", missed.count)
 }

@@ -6,8 +6,9 @@ use thiserror::Error;
 
 pub use crate::channel_id::no_channel_id;
 use crate::message::{Envelope, Missed, Position, WrittenId};
-pub use crate::reply::MISSED_HEADER;
 use crate::reply::{Reply, ReplyBody};
+pub use crate::reply::{CHANNEL_HEADER, MISSED_HEADER};
+use crate::wire::http::is_field_value;
 
 /// The methods of a subscriber location, as `Allow` and the CORS reply name them.
 const METHODS: &[u8] = b"GET, OPTIONS";
@@ -72,9 +73,6 @@ impl Refusal {
         }
     }
 }
-
-/// Which channel a message came from, where a subscriber has several.
-pub const CHANNEL_HEADER: &str = "Push-Channel";
 
 /// A message, with its id for the next request and the number of messages that were missed before it.
 ///
@@ -155,11 +153,6 @@ pub fn preflight_of_both() -> Reply {
 /// A method that a subscriber location does not have.
 pub fn not_allowed() -> Reply {
     Reply::error_page(405).header("Allow", METHODS)
-}
-
-/// Whether `value` can be sent as a header without ending it: what is echoed came from a client (CWE-113).
-fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use comet::config::{
     Apply, Args, Concurrency, ConfigError, Contexts, Directive, LocationConf, MainConf, Role,
     Settings, Valued, Warning, DIRECTIVES,
 };
+use comet::poll::PollForm;
 use comet::transport::Transports;
 use proptest::prelude::*;
 
@@ -62,6 +63,7 @@ fn sample(directive: &Directive) -> &'static [&'static str] {
         "push_publisher" | "push_subscriber" | "push_pubsub" => &[],
         "push_subscriber_concurrency" => &["last"],
         "push_park" => &["plain"],
+        "push_poll_messages" => &["joined"],
         _ if directive.syntax.contains("on | off") => &["on"],
         _ => &["10"],
     }
@@ -99,6 +101,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         ("push_stream_separator", hsl, Args::One),
         ("push_websocket_deflate", hsl, Args::One),
         ("push_websocket_info", hsl, Args::One),
+        ("push_poll_messages", hsl, Args::One),
     ];
     for (name, contexts, args) in expected {
         let found = find(name).map(|directive| (directive.contexts, directive.args));
@@ -112,7 +115,7 @@ fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
     const IN_IF: bool = DIRECTIVES[3].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (26, "push_publisher", true));
+    assert_eq!((COUNT, FIRST, IN_IF), (27, "push_publisher", true));
 }
 
 #[test]
@@ -206,6 +209,9 @@ fn bad_values_are_told() {
         ("push_eventsource_retry", "-1"),
         ("push_websocket_deflate", "maybe"),
         ("push_websocket_info", "1"),
+        ("push_poll_messages", "all"),
+        ("push_subscriber", "multi"),
+        ("push_subscriber", "json"),
         ("push_subscriber", ""),
         ("push_subscriber", "long-polling"),
         ("push_subscriber_concurrency", "none"),
@@ -242,6 +248,7 @@ fn the_publisher_directive_makes_a_publisher() {
 #[test]
 fn the_subscriber_directive_takes_transports_by_all_their_names() {
     let stream = Transports::STREAM.and(Transports::JSON_LINES);
+    let multipart = Transports::MULTIPART.and(Transports::MIXED_REPLACE);
     for (args, transports) in [
         (&[][..], Transports::DEFAULT),
         (&["long-poll"][..], Transports::LONG_POLL),
@@ -258,6 +265,11 @@ fn the_subscriber_directive_takes_transports_by_all_their_names() {
         (&["WebSockets", "ws"][..], Transports::WEBSOCKET),
         (&["stream"][..], stream),
         (&["http-raw-stream", "l"][..], stream.and(Transports::LONG_POLL)),
+        (&["jsonp"][..], Transports::JSONP),
+        (&["iframe"][..], Transports::IFRAME),
+        (&["htmlfile"][..], Transports::IFRAME),
+        (&["multipart"][..], multipart),
+        (&["Multipart-Mixed", "jsonp"][..], multipart.and(Transports::JSONP)),
     ] {
         for (name, role) in [("push_subscriber", Role::Subscriber), ("push_pubsub", Role::Both)] {
             let conf = location(&[(name, args)]);
@@ -314,6 +326,7 @@ fn each_value_reaches_its_setting() {
         ("push_max_channel_id_length", &["64"]),
         ("push_max_channel_subscribers", &["3"]),
         ("push_ignore_queue_on_no_cache", &["on"]),
+        ("push_poll_messages", &["multi"]),
     ]);
     let expected = Settings {
         min_messages: 2,
@@ -327,6 +340,7 @@ fn each_value_reaches_its_setting() {
         max_id_length: 64,
         max_subscribers: 3,
         ignore_queue_on_no_cache: true,
+        poll_form: PollForm::Multipart,
         ..Settings::default()
     };
     assert_eq!(found, expected);

@@ -1,6 +1,6 @@
 //! The table of directives: what nginx registers, what the README says, and what each does.
 
-use super::location::{CONCURRENCY, PARK};
+use super::location::{CONCURRENCY, PARK, POLL_FORM};
 use super::value::{COUNT, FLAG, LENGTH, TEXT, TIME};
 use super::{ConfigError, LocationConf, MainConf, Valued};
 
@@ -90,7 +90,8 @@ pub const DIRECTIVES: &[Directive] = &[
         name: "push_subscriber",
         contexts: SL,
         args: Args::Any,
-        syntax: "push_subscriber [long-poll | interval-poll | eventsource | websocket | stream]…",
+        syntax: "push_subscriber [long-poll | interval-poll | eventsource | websocket | stream | jsonp | iframe | \
+                 multipart]…",
         default: "—",
         doc: "Makes this a subscriber location, which serves what is listed; without a list, a long-poll to a plain \
               GET, and EventSource, WebSocket and JSON lines to who asks for them.",
@@ -100,7 +101,8 @@ pub const DIRECTIVES: &[Directive] = &[
         name: "push_pubsub",
         contexts: SL,
         args: Args::Any,
-        syntax: "push_pubsub [long-poll | interval-poll | eventsource | websocket | stream]…",
+        syntax: "push_pubsub [long-poll | interval-poll | eventsource | websocket | stream | jsonp | iframe | \
+                 multipart]…",
         default: "—",
         doc: "Makes this a publisher and a subscriber location in one: GET subscribes as with `push_subscriber`, the \
               other methods do what they do with `push_publisher`, and a WebSocket does both.",
@@ -276,9 +278,22 @@ pub const DIRECTIVES: &[Directive] = &[
         args: Args::One,
         syntax: "push_stream_separator string",
         default: "\"\\n\"",
-        doc: "Sets what follows each message in a plain stream.",
+        doc: "Sets what follows each message in a plain stream, and in a poll's reply where `push_poll_messages` is \
+              `joined`.",
         apply: Apply::Location(|conf, args| {
             TEXT.set("push_stream_separator", &mut conf.separator, args)
+        }),
+    },
+    Directive {
+        name: "push_poll_messages",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_poll_messages one | multipart | joined",
+        default: "one",
+        doc: "Says what a poll gets where several messages are stored that it has not seen: the first of them (`one`), or \
+              all, as parts of a `multipart/mixed` (`multipart`) or each followed by `push_stream_separator` (`joined`).",
+        apply: Apply::Location(|conf, args| {
+            POLL_FORM.set("push_poll_messages", &mut conf.poll_form, args)
         }),
     },
     Directive {

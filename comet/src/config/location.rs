@@ -4,6 +4,7 @@ use super::value::{self, Kind};
 use super::{ConfigError, Warning};
 use crate::first::{self, BadFirst};
 use crate::many::MAX_CHANNELS;
+use crate::poll::PollForm;
 use crate::transport::Transports;
 
 /// What a location serves.
@@ -61,10 +62,16 @@ const TRANSPORT: Kind<Transports> = Kind::new(
             b"eventsource" | b"event-source" | b"es" | b"sse" => Some(Transports::EVENT_SOURCE),
             b"websocket" | b"websockets" | b"ws" => Some(Transports::WEBSOCKET),
             b"stream" | b"http-raw-stream" => Some(Transports::STREAM.and(Transports::JSON_LINES)),
+            b"jsonp" => Some(Transports::JSONP),
+            b"iframe" | b"htmlfile" => Some(Transports::IFRAME),
+            b"multipart" | b"multipart-mixed" => {
+                Some(Transports::MULTIPART.and(Transports::MIXED_REPLACE))
+            }
             _ => None,
         })
     },
-    "any of \"long-poll\", \"interval-poll\", \"eventsource\", \"websocket\" and \"stream\"",
+    "any of \"long-poll\", \"interval-poll\", \"eventsource\", \"websocket\", \"stream\", \"jsonp\", \
+     \"iframe\" and \"multipart\"",
 );
 
 pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
@@ -84,6 +91,20 @@ pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
 pub(super) const PARK: Kind<Park> = Kind::new(
     |text| value::choice(text, &[("compact", Park::Compact), ("plain", Park::Plain)]),
     "\"compact\" or \"plain\"",
+);
+
+pub(super) const POLL_FORM: Kind<PollForm> = Kind::new(
+    |text| {
+        value::choice(
+            text,
+            &[
+                ("one", PollForm::One),
+                ("multipart", PollForm::Multipart),
+                ("joined", PollForm::Joined),
+            ],
+        )
+    },
+    "\"one\", \"multipart\" or \"joined\"",
 );
 
 const MIN_LENGTH: &str = "push_min_message_buffer_length";
@@ -138,6 +159,8 @@ pub struct LocationConf {
     pub retry_ms: Option<u64>,
     /// `push_stream_separator`.
     pub separator: Option<Vec<u8>>,
+    /// `push_poll_messages`.
+    pub poll_form: Option<PollForm>,
     /// `push_websocket_deflate`.
     pub websocket_deflate: Option<bool>,
     /// `push_websocket_info`.
@@ -183,6 +206,8 @@ pub struct Settings {
     pub retry_ms: u64,
     /// What follows each message in a plain stream.
     pub separator: Vec<u8>,
+    /// What a poll gets where several messages are stored.
+    pub poll_form: PollForm,
     /// Whether messages may be compressed for WebSocket clients.
     pub websocket_deflate: bool,
     /// Whether a publisher's WebSocket frame is answered with the channel info; what the role says if nobody said.
@@ -211,6 +236,7 @@ impl Default for Settings {
             ping_interval_ms: 30_000,
             retry_ms: 2_000,
             separator: b"\n".to_vec(),
+            poll_form: PollForm::default(),
             websocket_deflate: true,
             websocket_info: None,
         }
@@ -277,6 +303,7 @@ impl LocationConf {
             ping_interval_ms,
             retry_ms,
             separator,
+            poll_form,
             websocket_deflate,
             websocket_info,
         } = self;
@@ -296,6 +323,7 @@ impl LocationConf {
         inherit(ping_interval_ms, &parent.ping_interval_ms);
         inherit(retry_ms, &parent.retry_ms);
         inherit(separator, &parent.separator);
+        inherit(poll_form, &parent.poll_form);
         inherit(websocket_deflate, &parent.websocket_deflate);
         inherit(websocket_info, &parent.websocket_info);
         Ok(warnings)
@@ -350,6 +378,7 @@ impl LocationConf {
             ping_interval_ms: self.ping_interval_ms.unwrap_or(default.ping_interval_ms),
             retry_ms: self.retry_ms.unwrap_or(default.retry_ms),
             separator: self.separator.clone().unwrap_or(default.separator),
+            poll_form: self.poll_form.unwrap_or(default.poll_form),
             websocket_deflate: self.websocket_deflate.unwrap_or(default.websocket_deflate),
             websocket_info: self.websocket_info.or(default.websocket_info),
         }
@@ -645,6 +674,7 @@ mod tests {
             ping_interval_ms: Some(6),
             retry_ms: Some(7),
             separator: Some(b"s".to_vec()),
+            poll_form: Some(PollForm::Joined),
             websocket_deflate: Some(true),
             websocket_info: Some(true),
             ..LocationConf::default()
@@ -668,6 +698,7 @@ mod tests {
             ping_interval_ms: Some(0),
             retry_ms: Some(0),
             separator: Some(Vec::new()),
+            poll_form: Some(PollForm::One),
             websocket_deflate: Some(false),
             websocket_info: Some(false),
             ..LocationConf::default()
@@ -698,6 +729,7 @@ mod tests {
             ping_interval_ms: Some(6),
             retry_ms: Some(7),
             separator: Some(b"s".to_vec()),
+            poll_form: Some(PollForm::Multipart),
             websocket_deflate: Some(true),
             websocket_info: Some(true),
             ..LocationConf::default()
@@ -723,6 +755,7 @@ mod tests {
                 ping_interval_ms: 6,
                 retry_ms: 7,
                 separator: b"s".to_vec(),
+                poll_form: PollForm::Multipart,
                 websocket_deflate: true,
                 websocket_info: Some(true),
             }

@@ -22,26 +22,41 @@ pub enum Transport {
     Stream,
     /// `application/x-ndjson`: one object a line.
     JsonLines,
+    /// `multipart/mixed` that does not end.
+    Multipart,
+    /// The same as `multipart/x-mixed-replace`.
+    MixedReplace,
+    /// A page of scripts that does not end, for a frame.
+    Iframe,
+    /// What a poll gets, as a script that calls a function.
+    Jsonp,
 }
 
 impl Transport {
     /// All of them, in the order in which people are told of them.
-    const ALL: [Transport; 6] = [
+    const ALL: [Transport; 10] = [
         Transport::LongPoll,
         Transport::IntervalPoll,
         Transport::EventSource,
         Transport::WebSocket,
         Transport::Stream,
         Transport::JsonLines,
+        Transport::Multipart,
+        Transport::MixedReplace,
+        Transport::Iframe,
+        Transport::Jsonp,
     ];
 
     /// Those that a GET gets that asks for nothing in particular; the first that is allowed.
-    const UNASKED: [Transport; 5] = [
+    const UNASKED: [Transport; 8] = [
         Transport::IntervalPoll,
         Transport::Stream,
+        Transport::Iframe,
         Transport::LongPoll,
         Transport::EventSource,
         Transport::JsonLines,
+        Transport::Multipart,
+        Transport::Jsonp,
     ];
 
     /// The transport that a media type in `Accept` asks for.
@@ -51,6 +66,10 @@ impl Transport {
             Some(Transport::EventSource)
         } else if is(b"application/x-ndjson") || is(b"application/ndjson") {
             Some(Transport::JsonLines)
+        } else if is(b"multipart/mixed") {
+            Some(Transport::Multipart)
+        } else if is(b"multipart/x-mixed-replace") {
+            Some(Transport::MixedReplace)
         } else {
             None
         }
@@ -69,13 +88,17 @@ impl fmt::Display for Transport {
             Transport::WebSocket => "websocket",
             Transport::Stream => "stream",
             Transport::JsonLines => "JSON lines",
+            Transport::Multipart => "multipart/mixed",
+            Transport::MixedReplace => "multipart/x-mixed-replace",
+            Transport::Iframe => "iframe",
+            Transport::Jsonp => "jsonp",
         })
     }
 }
 
 /// A set of transports: what a location allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transports(u8);
+pub struct Transports(u16);
 
 impl Transports {
     /// The empty set.
@@ -92,6 +115,14 @@ impl Transports {
     pub const STREAM: Self = Self::only(Transport::Stream);
     /// JSON lines alone.
     pub const JSON_LINES: Self = Self::only(Transport::JsonLines);
+    /// `multipart/mixed` alone. The word `multipart` in a configuration allows [`MIXED_REPLACE`](Self::MIXED_REPLACE) too.
+    pub const MULTIPART: Self = Self::only(Transport::Multipart);
+    /// `multipart/x-mixed-replace` alone.
+    pub const MIXED_REPLACE: Self = Self::only(Transport::MixedReplace);
+    /// The iframe alone.
+    pub const IFRAME: Self = Self::only(Transport::Iframe);
+    /// JSONP alone.
+    pub const JSONP: Self = Self::only(Transport::Jsonp);
     /// What `push_subscriber` without a value allows: all that a client has to ask for, and the long-poll for a client
     /// that does not.
     pub const DEFAULT: Self =
@@ -136,6 +167,8 @@ impl fmt::Display for Transports {
 pub struct Asked<'a> {
     /// It is a WebSocket handshake: `Upgrade: websocket`, and `Connection` with `upgrade`.
     pub handshake: bool,
+    /// Its query has an argument `callback`.
+    pub callback: bool,
     /// The values of all its fields `Accept`, in their order.
     pub accept: Vec<&'a [u8]>,
 }
@@ -178,8 +211,9 @@ impl Unserved {
 
 /// Chooses the transport for a GET. `allowed` must not be empty.
 ///
-/// A handshake gets WebSocket. Else the leftmost media type in `Accept` counts that names an allowed transport; and if
-/// none does, the location's first of interval-poll, stream, long-poll and EventSource. A client of EventSource takes
+/// A handshake gets WebSocket, and who names a callback gets JSONP where that is allowed: a script tag cannot choose its
+/// `Accept`. Else the leftmost media type in `Accept` counts that names an allowed transport; and if none does, the
+/// location's first of interval-poll, stream, iframe, long-poll, EventSource, multipart and JSONP. A client of EventSource takes
 /// nothing else for an answer, so it is refused where EventSource is not allowed, rather than kept waiting for nothing.
 pub fn choose(allowed: Transports, asked: &Asked<'_>) -> Result<Transport, Unserved> {
     let is_allowed = |transport: &Transport| allowed.contains(*transport);
@@ -187,6 +221,9 @@ pub fn choose(allowed: Transports, asked: &Asked<'_>) -> Result<Transport, Unser
         return Some(Transport::WebSocket)
             .filter(is_allowed)
             .ok_or(Unserved::NoWebSocket { allowed });
+    }
+    if asked.callback && is_allowed(&Transport::Jsonp) {
+        return Ok(Transport::Jsonp);
     }
     let mut named = accept::media_types(&asked.accept).filter_map(Transport::of_media_type);
     if let Some(transport) = named.find(is_allowed) {
@@ -209,14 +246,22 @@ mod tests {
 
     /// What `push_subscriber stream` allows.
     const STREAM: Transports = Transports::STREAM.and(Transports::JSON_LINES);
+    /// What `push_subscriber multipart` allows.
+    const MULTIPART: Transports = Transports::MULTIPART.and(Transports::MIXED_REPLACE);
 
     fn get(allowed: Transports, accept: &[&str]) -> Result<Transport, Unserved> {
         let accept = accept.iter().map(|field| field.as_bytes()).collect();
-        choose(allowed, &Asked { handshake: false, accept })
+        choose(allowed, &Asked { accept, ..Asked::default() })
     }
 
     fn handshake(allowed: Transports) -> Result<Transport, Unserved> {
-        choose(allowed, &Asked { handshake: true, accept: vec![b"text/event-stream"] })
+        let accept = vec![&b"text/event-stream"[..]];
+        choose(allowed, &Asked { handshake: true, callback: true, accept })
+    }
+
+    fn with_callback(allowed: Transports, accept: &str) -> Result<Transport, Unserved> {
+        let accept = vec![accept.as_bytes()];
+        choose(allowed, &Asked { handshake: false, callback: true, accept })
     }
 
     #[test]
@@ -285,8 +330,11 @@ mod tests {
     #[test]
     fn who_asks_for_nothing_gets_the_first_of_what_is_allowed() {
         let from_the_last = [
+            (Transports::JSONP, Transport::Jsonp),
+            (MULTIPART, Transport::Multipart),
             (Transports::WEBSOCKET.and(Transports::EVENT_SOURCE), Transport::EventSource),
             (Transports::LONG_POLL, Transport::LongPoll),
+            (Transports::IFRAME, Transport::Iframe),
             (STREAM, Transport::Stream),
             (Transports::INTERVAL_POLL, Transport::IntervalPoll),
         ];
@@ -298,6 +346,46 @@ mod tests {
         }
         assert_eq!(get(Transports::JSON_LINES, &[]), Ok(Transport::JsonLines));
         assert_eq!(get(Transports::LONG_POLL, &["application/x-ndjson"]), Ok(Transport::LongPoll));
+    }
+
+    #[test]
+    fn a_callback_gets_jsonp_where_that_is_allowed() {
+        let allowed = Transports::DEFAULT.and(Transports::JSONP);
+        for accept in ["", "*/*", "text/event-stream", "application/x-ndjson"] {
+            assert_eq!(with_callback(allowed, accept), Ok(Transport::Jsonp), "{accept}");
+        }
+        assert_eq!(get(allowed, &["*/*"]), Ok(Transport::LongPoll));
+        assert_eq!(with_callback(Transports::DEFAULT, "*/*"), Ok(Transport::LongPoll));
+        let stream = with_callback(Transports::DEFAULT, "text/event-stream");
+        assert_eq!(stream, Ok(Transport::EventSource));
+        assert_eq!(
+            handshake(Transports::JSONP),
+            Err(Unserved::NoWebSocket { allowed: Transports::JSONP })
+        );
+    }
+
+    #[test]
+    fn multipart_comes_as_its_client_names_it() {
+        let allowed = Transports::DEFAULT.and(MULTIPART);
+        for (accept, transport) in [
+            ("multipart/mixed", Transport::Multipart),
+            ("multipart/x-mixed-replace", Transport::MixedReplace),
+            ("image/png, Multipart/X-Mixed-Replace, multipart/mixed", Transport::MixedReplace),
+            ("multipart/mixed;q=0, */*", Transport::LongPoll),
+            ("multipart/*", Transport::LongPoll),
+            ("text/event-stream, multipart/mixed", Transport::EventSource),
+        ] {
+            assert_eq!(get(allowed, &[accept]), Ok(transport), "{accept}");
+        }
+        assert_eq!(get(Transports::DEFAULT, &["multipart/mixed"]), Ok(Transport::LongPoll));
+    }
+
+    #[test]
+    fn the_classics_are_not_for_a_bare_location() {
+        for classic in [MULTIPART, Transports::IFRAME, Transports::JSONP] {
+            let both = Transports(Transports::DEFAULT.0 & classic.0);
+            assert!(both.is_empty(), "{classic}");
+        }
     }
 
     #[test]

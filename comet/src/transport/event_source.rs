@@ -1,8 +1,9 @@
 //! EventSource: `text/event-stream` (WHATWG HTML, section 9.2).
 
-use super::{gap, stream_head, End, Framing};
+use super::{stream_head, End, Framing};
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
+use crate::wire::object::gap;
 
 /// Events as browsers read them.
 ///
@@ -18,7 +19,7 @@ const COMMENT: &[u8] = b":\n\n";
 
 impl Framing for EventSource {
     fn head(&self, _missed: Missed) -> Reply {
-        stream_head(b"text/event-stream; charset=utf-8")
+        stream_head(&b"text/event-stream; charset=utf-8"[..])
     }
 
     /// Never empty, so that the client's `open` event does not wait for a message on any proxy's way. Nor does the first

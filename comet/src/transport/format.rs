@@ -1,6 +1,6 @@
 //! All formats as one type.
 
-use super::{End, EventSource, Framing, JsonLines, Lines};
+use super::{End, EventSource, Framing, Iframe, JsonLines, Lines, Multipart};
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 use crate::websocket::Form;
@@ -14,6 +14,10 @@ pub enum Format {
     JsonLines(JsonLines),
     /// Bodies and separators.
     Lines(Lines),
+    /// `multipart/mixed` or `multipart/x-mixed-replace`.
+    Multipart(Multipart),
+    /// A page of scripts.
+    Iframe(Iframe),
     /// Frames of a WebSocket, as the handshake has settled it.
     WebSocket(Form),
 }
@@ -24,6 +28,8 @@ impl Format {
             Format::EventSource(framing) => framing,
             Format::JsonLines(framing) => framing,
             Format::Lines(framing) => framing,
+            Format::Multipart(framing) => framing,
+            Format::Iframe(framing) => framing,
             Format::WebSocket(framing) => framing,
         }
     }

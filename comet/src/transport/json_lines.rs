@@ -1,64 +1,34 @@
 //! JSON lines: `application/x-ndjson`, one JSON object a line.
 
-use std::str;
-
-use base64::engine::general_purpose::STANDARD;
-use base64::Engine;
-
-use super::{gap, stream_head, End, Framing};
+use super::{stream_head, End, Framing};
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
-use crate::wire::json;
+use crate::wire::object;
 
 /// Objects a line each, ended by LF, for programs.
 ///
-/// A message has `id`, `time` (seconds since 1970), `channel` where there are several, `type` and `event` as far as the publisher gave them, and `data`; or
-/// `base64` (RFC 4648, section 4) in its place, if the body is not UTF-8. A gap has `missed`, an end has `end`. No other
-/// LF, and no CR, is ever written.
+/// A message, a gap and an end are those of [`object`]. No other LF, and no CR, is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonLines;
 
 impl Framing for JsonLines {
     fn head(&self, _missed: Missed) -> Reply {
-        stream_head(b"application/x-ndjson")
+        stream_head(&b"application/x-ndjson"[..])
     }
 
     fn opening(&self, _retry: u64, missed: Missed) -> Vec<u8> {
         if missed.is_none() {
             return Vec::new();
         }
-        gap_line(missed)
+        line_of(object::gap(missed))
     }
 
     fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
-        let mut line = String::with_capacity(body.len() + 128);
-        line.push_str(&format!("{{\"id\":\"{}\",\"time\":{}", envelope.id, envelope.id.time()));
-        let channel = envelope.channel.unwrap_or_default();
-        for (name, value) in
-            [("channel", channel), ("type", envelope.content_type), ("event", envelope.event)]
-        {
-            if !value.is_empty() {
-                line.push_str(&format!(",\"{name}\":"));
-                json::push_string(&mut line, &String::from_utf8_lossy(value));
-            }
-        }
-        match str::from_utf8(body) {
-            Ok(text) => {
-                line.push_str(",\"data\":");
-                json::push_string(&mut line, text);
-            }
-            Err(_) => {
-                line.push_str(",\"base64\":\"");
-                STANDARD.encode_string(body, &mut line);
-                line.push('"');
-            }
-        }
-        line.push_str("}\n");
-        line.into_bytes()
+        line_of(object::message(envelope, body))
     }
 
     fn missed(&self, missed: Missed) -> Option<Vec<u8>> {
-        Some(gap_line(missed))
+        Some(line_of(object::gap(missed)))
     }
 
     fn ping(&self) -> Option<Vec<u8>> {
@@ -67,21 +37,18 @@ impl Framing for JsonLines {
 
     fn end(&self, end: End) -> Vec<u8> {
         match end {
-            End::Deleted => end_line("deleted"),
-            End::Conflict => end_line("conflict"),
-            End::TimedOut => end_line("timeout"),
-            End::Shutdown { .. } => end_line("shutdown"),
-            End::Missed(missed) => gap_line(missed),
+            End::Deleted => line_of(object::end("deleted")),
+            End::Conflict => line_of(object::end("conflict")),
+            End::TimedOut => line_of(object::end("timeout")),
+            End::Shutdown { .. } => line_of(object::end("shutdown")),
+            End::Missed(missed) => line_of(object::gap(missed)),
         }
     }
 }
 
-fn gap_line(missed: Missed) -> Vec<u8> {
-    format!("{}\n", gap(missed)).into_bytes()
-}
-
-fn end_line(reason: &str) -> Vec<u8> {
-    format!("{{\"end\":\"{reason}\"}}\n").into_bytes()
+fn line_of(mut object: String) -> Vec<u8> {
+    object.push('\n');
+    object.into_bytes()
 }
 
 #[cfg(test)]

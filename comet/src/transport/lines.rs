@@ -18,7 +18,7 @@ pub struct Lines {
 
 impl Framing for Lines {
     fn head(&self, missed: Missed) -> Reply {
-        stream_head(b"text/plain").missed(missed)
+        stream_head(&b"text/plain"[..]).missed(missed)
     }
 
     fn opening(&self, _retry: u64, _missed: Missed) -> Vec<u8> {

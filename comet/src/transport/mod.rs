@@ -6,15 +6,21 @@
 mod choice;
 mod event_source;
 mod format;
+mod iframe;
 mod json_lines;
 mod lines;
+mod multipart;
 mod websocket;
 
 pub use choice::{choose, Asked, Transport, Transports, Unserved};
 pub use event_source::EventSource;
 pub use format::Format;
+pub use iframe::Iframe;
 pub use json_lines::JsonLines;
 pub use lines::Lines;
+pub use multipart::Multipart;
+
+use std::borrow::Cow;
 
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
@@ -71,15 +77,10 @@ pub trait Framing {
 /// The head that all streams share.
 ///
 /// A stream is of no use to a cache, nor out of a buffer: proxying nginxes take `X-Accel-Buffering` as an order.
-fn stream_head(content_type: &'static [u8]) -> Reply {
+fn stream_head(content_type: impl Into<Cow<'static, [u8]>>) -> Reply {
     Reply { content_type: Some(content_type.into()), ..Reply::empty(200) }
         .header("Cache-Control", &b"no-cache"[..])
         .header("X-Accel-Buffering", &b"no"[..])
-}
-
-/// A gap as a JSON object.
-fn gap(missed: Missed) -> String {
-    format!("{{\"missed\":{},\"at_least\":{}}}", missed.count, missed.at_least)
 }
 
 #[cfg(test)]

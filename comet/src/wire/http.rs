@@ -123,6 +123,11 @@ pub fn wants_fresh<'a>(
     })
 }
 
+/// Whether `value` can be sent as a header field without ending it: it came from a client (CWE-113).
+pub fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

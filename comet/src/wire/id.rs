@@ -4,6 +4,7 @@
 
 use std::str::FromStr;
 
+use super::query;
 use crate::message::{MessageId, Position};
 
 /// The argument that says what `Last-Event-ID` says, for clients that cannot set a header.
@@ -83,36 +84,7 @@ pub fn cursors_from_query(args: &[u8], channels: usize) -> Option<Cursors> {
 }
 
 fn argument(args: &[u8], max_len: usize) -> Option<Vec<u8>> {
-    let value = args.split(|&byte| byte == b'&').find_map(|argument| {
-        let mut parts = argument.splitn(2, |&byte| byte == b'=');
-        (parts.next()? == ARGUMENT).then(|| parts.next().unwrap_or_default())
-    })?;
-    if value.len() > max_len {
-        return None;
-    }
-    decode(value)
-}
-
-/// Undoes `application/x-www-form-urlencoded`; `None` if a percent sign is not followed by two hexadecimal digits.
-fn decode(mut value: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(value.len());
-    while let Some((&byte, mut after)) = value.split_first() {
-        decoded.push(match (byte, after) {
-            (b'%', [high, low, rest @ ..]) => {
-                after = rest;
-                hexadecimal(*high)? << 4 | hexadecimal(*low)?
-            }
-            (b'%', _) => return None,
-            (b'+', _) => b' ',
-            _ => byte,
-        });
-        value = after;
-    }
-    Some(decoded)
-}
-
-fn hexadecimal(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16)?.try_into().ok()
+    query::argument(args, ARGUMENT).filter(|value| value.len() <= max_len).and_then(query::decode)
 }
 
 /// Reads a decimal number. Unlike `FromStr` it takes no sign.

@@ -26,6 +26,23 @@ pub fn push_string(json: &mut String, text: &str) {
     json.push('"');
 }
 
+/// The same value, written so that it may stand in a script in a page: there is no `<`, `>` or `&` in it, so that no
+/// string can end the script, begin a comment, or be taken for markup in any other way.
+///
+/// These characters stand in strings only, where an escape means the same.
+pub fn for_script(json: &str) -> String {
+    let mut script = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' => script.push_str("\\u003c"),
+            '>' => script.push_str("\\u003e"),
+            '&' => script.push_str("\\u0026"),
+            other => script.push(other),
+        }
+    }
+    script
+}
+
 /// Whether a character must not stand in a string as it is.
 fn is_special(character: char) -> bool {
     matches!(character, '\0'..='\x1f' | '"' | '\\' | '\u{2028}' | '\u{2029}')
@@ -59,6 +76,16 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(string("\r\n\t"), r#""\r\n\t""#);
         assert_eq!(string("\0a\u{1f}\u{8}"), r#""\u0000a\u001f\u0008""#);
+    }
+
+    #[test]
+    fn in_a_script_nothing_is_markup() {
+        let hostile = "</script><!-- ]]> &lt; \\< a";
+        assert_eq!(
+            for_script(&string(hostile)),
+            r#""\u003c/script\u003e\u003c!-- ]]\u003e \u0026lt; \\\u003c a""#
+        );
+        assert_eq!(for_script(r#"{"a":[1,"b"]}"#), r#"{"a":[1,"b"]}"#);
     }
 
     #[test]

@@ -9,3 +9,5 @@ pub mod http;
 pub mod id;
 pub mod info;
 pub mod json;
+pub mod object;
+pub mod query;
