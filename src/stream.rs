@@ -1,9 +1,13 @@
 //! Subscribers that stay: EventSource, WebSocket and the streams; and WebSockets of publishers.
 
+use std::rc::Rc;
+
 use comet::message::Missed;
 use comet::reply::Reply;
 use comet::subscriber::Refusal;
-use comet::transport::{EventSource, Format, Framing, JsonLines, Lines, Transport};
+use comet::transport::{
+    EventSource, Format, Framing, Iframe, JsonLines, Lines, Multipart, Transport,
+};
 use comet::websocket::{self, Accepted, Form, Offer};
 
 use crate::channel::{self, Channels};
@@ -45,6 +49,13 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
         Transport::Stream => {
             Format::Lines(Lines { separator: settings.separator.as_slice().into() })
         }
+        Transport::Multipart => {
+            Format::Multipart(Multipart { boundary: boundary(), replace: false })
+        }
+        Transport::MixedReplace => {
+            Format::Multipart(Multipart { boundary: boundary(), replace: true })
+        }
+        Transport::Iframe => Format::Iframe(Iframe),
         _ => return open_websocket(request, role),
     };
     let channels = match channel::channels_of(request) {
@@ -58,10 +69,12 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
         }
         Err(Refused::Closing) => {
             // A worker of the next cycle will have the channel.
-            let end =
-                format.end(comet::transport::End::Shutdown { retry: random_below(RETRY_SPREAD) });
+            let mut body = format.opening(0, Missed::default());
+            body.extend(
+                format.end(comet::transport::End::Shutdown { retry: random_below(RETRY_SPREAD) }),
+            );
             request.close_afterwards();
-            request.reply(format.head(Missed::default()).bytes(end))
+            request.reply(format.head(Missed::default()).bytes(body))
         }
         Err(Refused::Reply(reply)) => request.reply(reply),
         Err(Refused::NotHere) => Status::INTERNAL_ERROR,
@@ -179,6 +192,15 @@ fn begin(
             status
         }
     }
+}
+
+/// What divides the parts of this worker's multipart bodies: the same in all, so that they are rendered once.
+pub fn boundary() -> Rc<str> {
+    thread_local! {
+        static BOUNDARY: Rc<str> =
+            format!("{:016x}{:016x}", random_below(u64::MAX), random_below(u64::MAX)).into();
+    }
+    BOUNDARY.with(Rc::clone)
 }
 
 /// How long a client is to wait before it connects again, in milliseconds: about `mean`, and not all the same, so that the

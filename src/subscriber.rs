@@ -131,10 +131,11 @@ pub fn subscribe(request: &Request) -> Status {
     let wishes = Wishes::of(request);
     let handshake =
         websocket::is_handshake(wishes.upgrade.iter().copied(), wishes.connection.iter().copied());
-    let asked = Asked { handshake, accept: wishes.accept.clone() };
+    let callback = comet::poll::has_callback(request.args());
+    let asked = Asked { handshake, callback, accept: wishes.accept.clone() };
     let role = if request.is_pubsub() { Role::Both } else { Role::Subscriber };
     match transport::choose(request.settings().transports, &asked) {
-        Ok(Transport::LongPoll) => poll(request, &wishes, true),
+        Ok(Transport::LongPoll | Transport::Jsonp) => poll(request, &wishes, true),
         Ok(Transport::IntervalPoll) => poll(request, &wishes, false),
         Ok(transport) => stream::open(request, transport, role),
         Err(unserved) => request.reply(unserved.reply()),
