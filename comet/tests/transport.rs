@@ -1,10 +1,13 @@
-//! Properties of the stream formats: what goes in comes out of a reader that follows the format's specification.
+//! Properties of the formats of streams and polls: what goes in comes out of a reader that follows the format's specification.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 use comet::message::{Body, Cursor, Life, Message, MessageId, Missed};
-use comet::transport::{End, EventSource, Framing, JsonLines, Lines};
+use comet::poll::{self, PollForm};
+use comet::reply::ReplyBody;
+use comet::transport::{End, EventSource, Framing, Iframe, JsonLines, Lines, Multipart};
+use comet::wire::http;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -139,12 +142,29 @@ fn message(id: MessageId, content_type: &[u8], event: &[u8]) -> Message {
 }
 
 /// What means something to a format.
-const PIECES: &[&[u8]] =
-    &[b"\r\n", b"\n\n", b"data: x", b"id: 1:1", b"event: gap", b"\xef\xbb\xbf", b"\xe2\x80\xa8"];
+const PIECES: &[&[u8]] = &[
+    b"\r\n",
+    b"\n\n",
+    b"data: x",
+    b"id: 1:1",
+    b"event: gap",
+    b"\xef\xbb\xbf",
+    b"\xe2\x80\xa8",
+    b"<script>",
+    b"</script ",
+    b"<!--",
+    b"-->",
+    b"\"})",
+    b"\\u003c",
+    b"--b0b",
+    b"--",
+    b"b0b",
+    b"Etag: 9",
+];
 
 /// Bytes in which all that means something to a format comes often.
 fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
-    let special = prop::sample::select(&b"\r\n\r\n: \0\"\\{}a\xef\xbb\xbf\xe2\x80\xa8"[..]);
+    let special = prop::sample::select(&b"\r\n\r\n: \0\"\\{}a-<>&\xef\xbb\xbf\xe2\x80\xa8"[..]);
     let piece = prop::sample::select(PIECES);
     prop_oneof![
         vec(any::<u8>(), 0..len),
@@ -275,6 +295,114 @@ fn expected_values(missed: Missed, steps: &[Step], end: End) -> Vec<Value> {
     values
 }
 
+/// The scripts of a page and its other tokens, as far as ours has such (WHATWG HTML, section 13.2.5): comments, and line
+/// ends between scripts. Anything else would be markup that a message has brought in.
+fn scripts_of(page: &str) -> Vec<&str> {
+    let mut scripts = Vec::new();
+    let mut rest = page;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix('\n') {
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("<!--") {
+            rest = after.split_once("-->").unwrap().1;
+        } else {
+            let after = rest.strip_prefix("<script>").unwrap_or_else(|| panic!("markup: {rest}"));
+            // "Script data end tag name state", in any case; a comment within would lead to the "script data escaped" states.
+            let is_end = |at: &usize| {
+                let name = after.as_bytes().get(*at..at + 8).unwrap_or_default();
+                name.eq_ignore_ascii_case(b"</script")
+                    && after[at + 8..].starts_with(['\t', '\n', '\u{c}', ' ', '/', '>'])
+            };
+            let end = (0..after.len()).find(is_end).unwrap();
+            assert!(!after[..end].contains("<!--"));
+            scripts.push(&after[..end]);
+            rest = after[end..].strip_prefix("</script>").unwrap();
+        }
+    }
+    scripts
+}
+
+/// What a page hands to its parent. JSON without U+2028 and U+2029 is JavaScript, and means the same.
+fn handed_over(page: &str) -> Vec<Value> {
+    let call = "parent.pushMessage&&parent.pushMessage(";
+    scripts_of(page)
+        .into_iter()
+        .map(|script| {
+            assert!(!script.contains(['\u{2028}', '\u{2029}', '\n', '\r']));
+            let object = script.strip_prefix(call).unwrap().strip_suffix(')').unwrap();
+            serde_json::from_str(object).unwrap()
+        })
+        .collect()
+}
+
+/// Fields and body of a part.
+type Part = (Vec<(String, Vec<u8>)>, Vec<u8>);
+
+fn find(text: &[u8], pattern: &[u8]) -> usize {
+    text.windows(pattern.len()).position(|window| window == pattern).unwrap()
+}
+
+/// The parts of a multipart body with the boundary `b0b`, step by step as RFC 2046, section 5.1.1 has it.
+fn parts_of(body: &[u8]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = body.strip_prefix(b"--b0b").unwrap();
+    while rest != b"--\r\n" {
+        let part = rest.strip_prefix(b"\r\n").unwrap();
+        let end = find(part, b"\r\n--b0b");
+        rest = &part[end + 7..];
+        // What stops at the delimiter without its line end must not be misled either.
+        assert_eq!(find(part, b"--b0b"), end + 2);
+        let head_end = find(&part[..end], b"\r\n\r\n");
+        let head = part[..head_end].split(|&byte| byte == b'\n').map(|line| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let colon = find(line, b": ");
+            (String::from_utf8(line[..colon].to_vec()).unwrap(), line[colon + 2..].to_vec())
+        });
+        let (mut fields, mut content): Part = (head.collect(), part[head_end + 4..end].to_vec());
+        if let Some(at) = fields.iter().position(|(name, _)| name == "Content-Transfer-Encoding") {
+            assert_eq!(fields.remove(at).1, b"base64");
+            content.retain(|byte| !b"\r\n".contains(byte));
+            content = STANDARD.decode(content).unwrap();
+        }
+        parts.push((fields, content));
+    }
+    parts
+}
+
+fn expected_part(id: MessageId, content_type: &[u8], body: &[u8]) -> Part {
+    let mut fields = vec![
+        ("Last-Modified".to_owned(), http::date(id.time).into_bytes()),
+        ("Etag".to_owned(), id.tag.to_string().into_bytes()),
+    ];
+    let breaks_out = content_type.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+        || content_type.windows(5).any(|window| window == b"--b0b");
+    if !content_type.is_empty() && !breaks_out {
+        fields.push(("Content-Type".to_owned(), content_type.to_vec()));
+    }
+    (fields, body.to_vec())
+}
+
+fn expected_parts(missed: Missed, steps: &[Step]) -> Vec<Part> {
+    let gap = |missed: &Missed| {
+        let bound = if missed.at_least { ";at-least" } else { "" };
+        let value = format!("{}{bound}", missed.count).into_bytes();
+        (vec![("Push-Missed".to_owned(), value)], Vec::new())
+    };
+    let first = (!missed.is_none()).then(|| gap(&missed));
+    let others = steps.iter().filter_map(|step| match step {
+        Step::Ping => None,
+        Step::Missed(missed) => Some(gap(missed)),
+        Step::Message { id, content_type, body, .. } => {
+            Some(expected_part(*id, content_type, body))
+        }
+    });
+    first.into_iter().chain(others).collect()
+}
+
+fn mixed() -> Multipart {
+    Multipart { boundary: "b0b".into(), replace: false }
+}
+
 proptest! {
     #[test]
     fn a_client_of_eventsource_gets_what_was_published(
@@ -354,5 +482,87 @@ proptest! {
             .flatten()
             .collect();
         prop_assert_eq!(written(&lines, 2000, Missed::default(), &steps, end), expected);
+    }
+
+    #[test]
+    fn a_page_runs_nothing_but_calls_with_what_was_published(
+        missed in maybe_missed(),
+        steps in steps(),
+        end in end(),
+    ) {
+        let page = String::from_utf8(written(&Iframe, 2000, missed, &steps, end)).unwrap();
+        let body = page.split_once("<body>").unwrap().1;
+        let mut values = expected_values(missed, &steps, end);
+        if let (End::Shutdown { retry }, Some(last)) = (end, values.last_mut()) {
+            last["retry"] = retry.into();
+        }
+        prop_assert_eq!(handed_over(body), values);
+    }
+
+    #[test]
+    fn parts_are_what_was_published(
+        missed in maybe_missed(),
+        steps in steps(),
+        end in end(),
+    ) {
+        let body = written(&mixed(), 2000, missed, &steps, end);
+        prop_assert_eq!(parts_of(&body), expected_parts(missed, &steps));
+    }
+
+    #[test]
+    fn a_poll_of_several_messages_has_all_of_them(
+        messages in vec((any::<u64>(), any::<u32>(), bytes(8), bytes(24), maybe_missed()), 2..5),
+    ) {
+        let kept: Vec<_> = messages
+            .iter()
+            .map(|(time, tag, content_type, body, missed)| {
+                (message(MessageId { time: *time, tag: *tag }, content_type, b""), body, *missed)
+            })
+            .collect();
+        let steps: Vec<_> = kept
+            .iter()
+            .map(|(message, body, missed)| poll::Step { missed: *missed, envelope: message.envelope(), body })
+            .collect();
+        let body_of = |form| match poll::reply(form, &steps, b"|", "b0b").body {
+            ReplyBody::Bytes(bytes) => bytes.into_owned(),
+            other => panic!("{other:?}"),
+        };
+        let parts: Vec<Part> = kept
+            .iter()
+            .map(|(message, body, _)| expected_part(message.id, &message.content_type, body))
+            .collect();
+        prop_assert_eq!(parts_of(&body_of(PollForm::Multipart)), parts);
+        let joined: Vec<u8> = kept.iter().flat_map(|(_, body, _)| [body, &b"|"[..]].concat()).collect();
+        prop_assert_eq!(body_of(PollForm::Joined), joined);
+
+        let script = String::from_utf8(poll::script("f", &body_of(PollForm::Jsonp))).unwrap();
+        let has_markup = script.contains(['<', '>', '&', '\u{2028}', '\u{2029}']);
+        prop_assert!(!has_markup);
+        let array = script.strip_prefix("/**/f(").unwrap().strip_suffix(");\n").unwrap();
+        let values: Vec<Value> = serde_json::from_str(array).unwrap();
+        let streamed: Vec<Step> = kept
+            .iter()
+            .flat_map(|(message, body, missed)| {
+                let content_type = message.content_type.to_vec();
+                let event = Vec::new();
+                let message = Step::Message { id: message.id, content_type, event, body: body.to_vec() };
+                (!missed.is_none()).then_some(Step::Missed(*missed)).into_iter().chain([message])
+            })
+            .collect();
+        let mut expected = expected_values(Missed::default(), &streamed, End::TimedOut);
+        expected.pop();
+        prop_assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn a_callback_is_a_name_or_refused(value in bytes(12), name in "[a-zA-Z_$][a-z0-9$.\\[\\]%]{0,8}") {
+        for value in [value, name.into_bytes()] {
+            let args = [b"callback=", value.as_slice()].concat();
+            if let Ok(name) = poll::callback(&args) {
+                prop_assert!((1..=128).contains(&name.len()));
+                prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_$.[]".contains(&byte)));
+                prop_assert!(!name.starts_with(|first: char| first.is_ascii_digit() || ".[]".contains(first)));
+            }
+        }
     }
 }
