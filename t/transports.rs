@@ -9,7 +9,9 @@ use support::push::{publisher, subscriber, Info};
 use support::websocket::Handshake;
 use support::{on_1_and_4_workers, wait, Client, Config, Cursor, Nginx, Request, Response};
 
-use Served::{EventStream, IntervalPoll, JsonLines, LongPoll, PlainStream, Status, WebSocket};
+use Served::{
+    EventStream, IntervalPoll, JsonLines, LongPoll, Page, Parts, PlainStream, Status, WebSocket,
+};
 
 on_1_and_4_workers!(
     without_arguments_a_client_gets_what_it_asks_for,
@@ -38,6 +40,8 @@ enum Served {
     EventStream,
     JsonLines,
     PlainStream,
+    Page,
+    Parts,
     WebSocket,
     Status(u16),
 }
@@ -64,6 +68,8 @@ fn served(nginx: &Nginx, id: &str, request: &Request) -> (Served, Response) {
         (200, false) if response.header("Etag").is_some() => LongPoll,
         (200, true) if content_type.starts_with("text/event-stream") => EventStream,
         (200, true) if content_type == "application/x-ndjson" => JsonLines,
+        (200, true) if content_type == "text/html; charset=utf-8" => Page,
+        (200, true) if content_type.starts_with("multipart/") => Parts,
         (200, true) => PlainStream,
         (status, _) => Status(status),
     };
@@ -193,7 +199,7 @@ fn the_leftmost_allowed_type_in_accept_wins(workers: usize) {
 }
 
 fn every_word_and_every_synonym_of_it_is_known(workers: usize) {
-    const WORDS: [(&str, &str, Served); 17] = [
+    const WORDS: [(&str, &str, Served); 22] = [
         ("long-poll", "", LongPoll),
         ("longpoll", "", LongPoll),
         ("long", "", LongPoll),
@@ -210,6 +216,11 @@ fn every_word_and_every_synonym_of_it_is_known(workers: usize) {
         ("ws", "websocket", WebSocket),
         ("stream", "", PlainStream),
         ("http-raw-stream", "", PlainStream),
+        ("iframe", "", Page),
+        ("htmlfile", "", Page),
+        ("multipart", "", Parts),
+        ("multipart-mixed", "multipart/x-mixed-replace", Parts),
+        ("iframe multipart long-poll", "multipart/mixed", Parts),
         ("sse ws", SSE, EventStream),
     ];
     let words: Vec<&str> = WORDS.iter().map(|(words, ..)| *words).collect();

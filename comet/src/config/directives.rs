@@ -254,8 +254,8 @@ pub const DIRECTIVES: &[Directive] = &[
         args: Args::One,
         syntax: "push_ping_interval time",
         default: "30s",
-        doc: "Sets how long an EventSource, WebSocket or JSON lines stream may be silent before its client is pinged; a \
-              WebSocket client that does not answer until the next ping is dropped; 0 means no pings.",
+        doc: "Sets how long an EventSource, WebSocket, JSON lines or iframe stream may be silent before its client is \
+              pinged; a WebSocket client that does not answer until the next ping is dropped; 0 means no pings.",
         apply: Apply::Location(|conf, args| {
             TIME.set("push_ping_interval", &mut conf.ping_interval_ms, args)
         }),

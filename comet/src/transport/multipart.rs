@@ -18,8 +18,8 @@ use crate::wire::http::{self, is_field_value};
 pub struct Multipart {
     /// What divides parts; of the characters that need no quotes (RFC 2046, section 5.1.1).
     ///
-    /// Long and random, so that no body has it by chance, and nobody can know it before he reads a reply. Who reads one may
-    /// publish it, so bodies are searched for it: one that has it is written in base64.
+    /// Long and random, so that no body has it by chance, nor on purpose unless its publisher has read a reply. As a
+    /// publisher may be a subscriber too, bodies are searched for it, and one that has it is written in base64.
     pub boundary: Rc<str>,
     /// Whether a part takes the place of the one before it (`multipart/x-mixed-replace`): pictures in browsers.
     pub replace: bool,
