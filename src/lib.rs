@@ -49,6 +49,7 @@
 //! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
 //!   streams over a second.
 mod channel;
+mod control;
 mod copies;
 mod formats;
 mod nginx;

@@ -15,6 +15,8 @@ use crate::formats::{FormatId, Formats};
 pub struct Look {
     /// Messages.
     pub steps: Vec<Step>,
+    /// The names of channels that were deleted, of several.
+    pub left: Vec<Rc<[u8]>>,
     /// Where they are after that.
     pub place: Reached,
 }
@@ -128,7 +130,7 @@ const MAX_PRINTED: usize = 16;
 
 fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
     // Nearly always: one message, nothing missed.
-    if let [step] = look.steps.as_slice() {
+    if let ([step], []) = (look.steps.as_slice(), look.left.as_slice()) {
         if step.missed.is_none() {
             if let Some(frames) = frames_of(format, id, step) {
                 return Printed { frames: Some(frames), cut: None };
@@ -152,6 +154,9 @@ fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
             lost = Missed::default();
         }
         bytes.extend_from_slice(frames.payload());
+    }
+    for channel in &look.left {
+        bytes.extend(format.left(channel));
     }
     if lost.is_none() {
         return Printed { frames: print(&bytes), cut: None };

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use comet::config::Valued;
 use comet::message::Missed;
 use comet::reply::Reply;
 use comet::subscriber::Refusal;
@@ -11,16 +12,19 @@ use comet::transport::{
 use comet::websocket::{self, Accepted, Form, Offer};
 
 use crate::channel::{self, Channels};
+use crate::control::Control;
 use crate::nginx::parking;
 use crate::nginx::process;
 use crate::nginx::request::{Request, Status};
 use crate::subscriber::{self, Wishes};
-use crate::talk::{Publisher, Talk};
+use crate::talk::{self, Publisher, Talk};
 use crate::worker::{self, random_below, Place};
 
 /// Bytes that a message through a WebSocket may have at most, whatever `client_max_body_size` says: it is collected in
 /// memory.
 const MAX_MESSAGE: u64 = 64 << 20;
+/// Bytes that a control frame may have at most, unless it publishes.
+const MAX_COMMAND: u64 = 64 << 10;
 /// Milliseconds within which clients come back after a shutdown.
 pub const RETRY_SPREAD: u64 = 1_000;
 
@@ -100,16 +104,42 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
         Err(reply) => return request.reply(reply),
     };
     let Accepted { protocol, deflate, .. } = accepted;
-    let publisher = (role != Role::Subscriber).then(|| Publisher {
-        content_type: request.header("Content-Type").unwrap_or_default().to_vec(),
-        accept: request.header("Accept").map(<[u8]>::to_vec),
-        info: settings.websocket_info.unwrap_or(role == Role::Publisher),
-        max_message: match request.max_body() {
-            0 => MAX_MESSAGE,
-            max => max.min(MAX_MESSAGE),
-        },
-        channels: channels.clone(),
-    });
+    let form = Form { protocol, deflate };
+    let max_message = match request.max_body() {
+        0 => MAX_MESSAGE,
+        max => max.min(MAX_MESSAGE),
+    };
+    // Who may change its channels has a list of them, also of one.
+    let channels = match channels {
+        Channels::One(id) if form.is_json() => Channels::Many(vec![id]),
+        channels => channels,
+    };
+    let said = if form.is_json() {
+        let first = match subscriber::first(request) {
+            Ok(first) => first,
+            Err(reply) => return request.reply(reply),
+        };
+        let patterns = request.values(Valued::WebSocketChannels);
+        let publishes = role != Role::Subscriber;
+        Some(talk::Role::Control(Control {
+            channels: channels.clone(),
+            patterns: patterns.into_iter().map(<[u8]>::to_vec).collect(),
+            first,
+            subscribes: role != Role::Publisher,
+            publishes,
+            max_message: if publishes { max_message.max(MAX_COMMAND) } else { MAX_COMMAND },
+        }))
+    } else {
+        (role != Role::Subscriber).then(|| {
+            talk::Role::Publisher(Publisher {
+                content_type: request.header("Content-Type").unwrap_or_default().to_vec(),
+                accept: request.header("Accept").map(<[u8]>::to_vec),
+                info: settings.websocket_info.unwrap_or(role == Role::Publisher),
+                max_message,
+                channels: channels.clone(),
+            })
+        })
+    };
     let (place, missed) = match role {
         Role::Publisher if process::is_exiting() => return request.reply(Refusal::Closing.reply()),
         Role::Publisher => (None, Missed::default()),
@@ -120,9 +150,11 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
             Err(Refused::NotHere) => return Status::INTERNAL_ERROR,
         },
     };
-    let talk = Talk::new(deflate.is_some(), publisher);
+    let talk = Talk::new(deflate.is_some(), said);
     let head = accepted.reply().missed(missed);
-    begin(request, head, &[], Format::WebSocket(Form { protocol, deflate }), Some(talk), place)
+    let format = Format::WebSocket(form);
+    let opening = format.opening(0, missed);
+    begin(request, head, &opening, format, Some(talk), place)
 }
 
 /// Why a stream does not begin.

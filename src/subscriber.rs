@@ -1,7 +1,7 @@
 //! The content handler of subscriber locations, and of those that are publisher locations too.
 
 use comet::channel_id::ChannelId;
-use comet::config::Valued;
+use comet::config::{Settings, Valued};
 use comet::message::Position;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Action, Refusal};
@@ -88,7 +88,7 @@ impl<'a> Wishes<'a> {
 }
 
 /// Where a subscriber begins that does not say where.
-fn first(request: &Request) -> Result<Position, Reply> {
+pub fn first(request: &Request) -> Result<Position, Reply> {
     comet::first::first(request.values(Valued::FirstMessage)).map_err(|error| error.reply())
 }
 
@@ -200,7 +200,7 @@ pub fn ask<'a>(
     id: &'a ChannelId,
     hold: bool,
 ) -> Result<Subscription<'a>, Reply> {
-    Ok(subscription(request, id, wishes.position(request, hold)?))
+    Ok(subscription(request.settings(), id, wishes.position(request, hold)?))
 }
 
 /// What a subscriber of several channels asks for.
@@ -223,14 +223,20 @@ pub fn ask_for_many<'a>(
     let cursors = wishes.cursors(request, hold, ids.len())?;
     let subscriptions = ids.iter().zip(cursors.positions);
     Ok(Several {
-        subscriptions: subscriptions.map(|(id, at)| subscription(request, id, at)).collect(),
+        subscriptions: subscriptions
+            .map(|(id, at)| subscription(request.settings(), id, at))
+            .collect(),
         names: ids.iter().map(ChannelId::name).collect(),
         is_vague: cursors.is_foreign,
     })
 }
 
-fn subscription<'a>(request: &Request, id: &'a ChannelId, position: Position) -> Subscription<'a> {
-    let settings = request.settings();
+/// A subscription at a location.
+pub fn subscription<'a>(
+    settings: &Settings,
+    id: &'a ChannelId,
+    position: Position,
+) -> Subscription<'a> {
     Subscription {
         id: id.as_bytes(),
         position,

@@ -7,8 +7,10 @@ use comet::reply::ReplyBody;
 use comet::websocket::{self, Decoder, Event, Opcode, Policy};
 use comet::zone::Content;
 
+use crate::channel::Channels;
+use crate::control::Control;
 use crate::nginx::parking::{Ending, Parked};
-use crate::{channel::Channels, publisher, worker};
+use crate::{publisher, worker};
 
 /// What is kept of a WebSocket beside its connection.
 #[derive(Debug)]
@@ -16,14 +18,23 @@ pub struct Talk {
     decoder: Decoder,
     /// Whether the client may compress what it says.
     deflate: bool,
-    /// For a client that may publish.
-    publisher: Option<Box<Publisher>>,
+    /// What it may say; a client without may say nothing.
+    role: Option<Box<Role>>,
     /// It has said something since it was last asked for a sign of life.
     heard: bool,
     /// It was asked.
     asked: bool,
     /// We have sent our close frame.
     closing: bool,
+}
+
+/// What becomes of what a client says.
+#[derive(Debug)]
+pub enum Role {
+    /// It is published.
+    Publisher(Publisher),
+    /// It is obeyed.
+    Control(Control),
 }
 
 /// What a publishing client's handshake has said for all its messages.
@@ -85,11 +96,11 @@ impl Publisher {
 
 impl Talk {
     /// A conversation that has just begun.
-    pub fn new(deflate: bool, publisher: Option<Publisher>) -> Self {
+    pub fn new(deflate: bool, role: Option<Role>) -> Self {
         Talk {
             decoder: Decoder::new(),
             deflate,
-            publisher: publisher.map(Box::new),
+            role: role.map(Box::new),
             heard: false,
             asked: false,
             closing: false,
@@ -111,13 +122,16 @@ impl Talk {
 
     fn policy(&self) -> Policy {
         Policy {
-            max_message: self.publisher.as_ref().map(|publisher| publisher.max_message),
+            max_message: self.role.as_ref().map(|role| match &**role {
+                Role::Publisher(publisher) => publisher.max_message,
+                Role::Control(control) => control.max_message,
+            }),
             deflate: self.deflate,
         }
     }
 
     /// Answers what the client says: frames for it, and how the conversation ends, if it does.
-    fn answer(&mut self, settings: &Settings, bytes: &[u8]) -> (Vec<u8>, Option<Ending>) {
+    fn answer(&mut self, stream: Parked, bytes: &[u8]) -> (Vec<u8>, Option<Ending>) {
         self.heard = true;
         let policy = self.policy();
         let mut events = Vec::new();
@@ -129,8 +143,14 @@ impl Talk {
                 Event::Close { .. } if self.closing => return (said, Some(Ending::Closed)),
                 _ if self.closing => {}
                 Event::Message { binary, data } => {
-                    let Some(publisher) = &self.publisher else { continue };
-                    match publisher.publish(settings, binary, &data) {
+                    let answered = match self.role.as_deref() {
+                        None => continue,
+                        Some(Role::Control(control)) => Ok(control.obey(stream, &data)),
+                        Some(Role::Publisher(publisher)) => {
+                            publisher.publish(stream.settings(), binary, &data)
+                        }
+                    };
+                    match answered {
                         Ok(frames) => said.extend(frames),
                         Err((code, reason)) => {
                             said.extend(websocket::close(code, &reason));
@@ -162,7 +182,7 @@ impl Talk {
 pub fn received(stream: Parked, bytes: &[u8]) -> bool {
     let Some(mut talk) = stream.take_talk() else { return false };
     let was_closing = talk.closing;
-    let (said, ending) = talk.answer(stream.settings(), bytes);
+    let (said, ending) = talk.answer(stream, bytes);
     talk.closing |= ending.is_some();
     stream.put_talk(talk);
     match ending {

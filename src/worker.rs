@@ -12,9 +12,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use comet::clock::Now;
+use comet::control::CommandError;
 use comet::hub::{Hub, Key, Slice, Waiter};
-use comet::many::{Member, Standing};
-use comet::message::{Cursor, Missed};
+use comet::many::{Member, Stand, Standing, MAX_CHANNELS};
+use comet::message::{Cursor, Life, Missed};
 use comet::outbox::Sent;
 use comet::publisher::PublishError;
 use comet::reply::Reply;
@@ -178,15 +179,17 @@ pub struct Place {
     many: Option<(Rc<[Member]>, Rc<Standing>)>,
 }
 
+/// The place in no channel.
+const NOWHERE: Cursor = Cursor { life: Life(0), seq: 0 };
+
 impl Place {
     fn one(channel: ChannelRef, cursor: Cursor, reign: u32) -> Self {
         Place { channel, cursor, reign, many: None }
     }
 
     fn many(members: Rc<[Member]>, standing: Standing) -> Self {
-        let channel = ChannelRef::NOWHERE;
-        let cursor = Cursor { life: channel.life, seq: 0 };
-        Place { channel, cursor, reign: 0, many: Some((members, Rc::new(standing))) }
+        let many = Some((members, Rc::new(standing)));
+        Place { channel: ChannelRef::NOWHERE, cursor: NOWHERE, reign: 0, many }
     }
 
     fn counted(&self) -> Counted {
@@ -373,8 +376,7 @@ pub fn follow_many(
 /// Puts a stream on the books; it can take nothing before [`can_take`]. Without a place, its client only publishes.
 pub fn stay(place: Option<Place>, parked: Parked, format: Format) {
     let now = now();
-    let channel = ChannelRef::NOWHERE;
-    let nowhere = || Place::one(channel, Cursor { life: channel.life, seq: 0 }, 0);
+    let nowhere = || Place::one(ChannelRef::NOWHERE, NOWHERE, 0);
     with(|worker| {
         let deadline = Rhythm::new(parked, &format).deadline(now.mono, 0);
         let flow = Flow { format: worker.formats.id_of(format), blocked: true };
@@ -392,6 +394,66 @@ pub fn can_take(key: Key) {
             worker.work.post();
         }
     });
+}
+
+/// Why a subscription is not changed.
+pub enum Unchanged {
+    /// The client asks for what cannot be.
+    Command(CommandError),
+    /// The channel refuses it.
+    Refused(Refusal),
+    /// This process serves no requests, or knows no such stream.
+    NotHere,
+}
+
+/// Adds a channel to those that a stream follows. Tells what it has missed there.
+pub fn add_channel(
+    key: Key,
+    subscription: &Subscription<'_>,
+    name: &[u8],
+) -> Result<Missed, Unchanged> {
+    let now = now();
+    let change = |worker: &mut Worker| {
+        let (members, standing) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
+        if members.iter().any(|member| *member.name == *name) {
+            return Err(Unchanged::Command(CommandError::Twice));
+        }
+        if members.len() >= MAX_CHANNELS {
+            return Err(Unchanged::Command(CommandError::TooMany));
+        }
+        let places = worker
+            .enter_all(&[*subscription], true, now)
+            .ok_or(Unchanged::NotHere)?
+            .map_err(Unchanged::Refused)?;
+        let (more, missed) = Standing::told(&places);
+        let added = members_of(&places, &[name]);
+        let members = members.iter().chain(added.iter()).cloned().collect();
+        let standing = standing.0.iter().chain(&more.0).copied().collect();
+        worker.move_to(key, members, Standing(standing), now);
+        Ok(missed)
+    };
+    with(change).unwrap_or(Err(Unchanged::NotHere))
+}
+
+/// Takes a channel from those that a stream follows.
+pub fn remove_channel(key: Key, name: &[u8]) -> Result<(), Unchanged> {
+    let now = now();
+    let change = |worker: &mut Worker| {
+        let (members, standing) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
+        let kept = |(member, _): &(&Member, &Stand)| *member.name != *name;
+        let (members, stands): (Vec<_>, Vec<_>) = members
+            .iter()
+            .zip(&standing.0)
+            .filter(kept)
+            .map(|(member, stand)| (member.clone(), *stand))
+            .unzip();
+        if stands.len() == standing.0.len() {
+            return Err(Unchanged::Command(CommandError::NotSubscribed));
+        }
+        worker.move_to(key, members.into(), Standing(stands.into()), now);
+        Ok(())
+    };
+    with(change).unwrap_or(Err(Unchanged::NotHere))
 }
 
 /// Takes a stream off the books, because it will end otherwise.
@@ -654,7 +716,14 @@ impl Worker {
     }
 
     /// Puts somebody on the books.
-    fn sit(&mut self, place: Place, parked: Parked, flow: Option<Flow>, deadline: u64, now: Now) {
+    fn sit(
+        &mut self,
+        place: Place,
+        parked: Parked,
+        flow: Option<Flow>,
+        deadline: u64,
+        now: Now,
+    ) -> Key {
         let Place { channel, cursor, reign, many } = place;
         let (members, standing) = many.unzip();
         let connection = Seat { parked, flow, standing };
@@ -666,6 +735,39 @@ impl Worker {
         };
         parked.set_key(key);
         self.arm(now);
+        key
+    }
+
+    /// The channels of a stream that may change them, and how far it has come.
+    fn channels_of(&self, key: Key) -> Option<(Rc<[Member]>, Rc<Standing>)> {
+        let waiter = self.hub.get(key)?;
+        waiter.connection.flow?;
+        let members = self.hub.members(waiter.channel).cloned().unwrap_or_default();
+        let none = || Rc::new(Standing(Box::default()));
+        Some((members, waiter.connection.standing.clone().unwrap_or_else(none)))
+    }
+
+    /// Gives a stream other channels, of which the new ones count it already. Those that it has no longer do not count it
+    /// any more.
+    fn move_to(&mut self, key: Key, members: Rc<[Member]>, standing: Standing, now: Now) {
+        let Some((waiter, counted)) = self.rise(key) else { return };
+        if let Some(slot) = self.slot {
+            self.zone.with(now, |zone| {
+                counted.each(|channel| {
+                    if !members.iter().any(|member| member.channel == channel) {
+                        zone.leave(channel, slot, 1, now);
+                    }
+                });
+            });
+        }
+        let Waiter { connection: Seat { parked, flow, .. }, deadline, .. } = waiter;
+        let place = match members.is_empty() {
+            true => Place::one(ChannelRef::NOWHERE, NOWHERE, 0),
+            false => Place::many(members, standing),
+        };
+        let key = self.sit(place, parked, flow, deadline, now);
+        self.hub.fell_behind(key);
+        self.work.post();
     }
 
     /// Takes somebody off the books of this worker; the zone still counts them.
@@ -912,7 +1014,10 @@ fn read_on(
     };
     match steps.is_empty() {
         true => Outlook::Nothing,
-        false => Outlook::Messages(Rc::new(Look { steps, place: Reached::Seq(cursor.seq) }), more),
+        false => {
+            let place = Reached::Seq(cursor.seq);
+            Outlook::Messages(Rc::new(Look { steps, left: Vec::new(), place }), more)
+        }
     }
 }
 
@@ -1016,7 +1121,7 @@ fn look_into_many(
 ) -> (Outlook, Standing) {
     let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
     let mut come = standing.clone();
-    let mut steps = Vec::new();
+    let (mut steps, mut left) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     let (end, more) = loop {
         match zone.next_of_many(&channels, &come, now) {
@@ -1040,13 +1145,14 @@ fn look_into_many(
                 if come.is_over() {
                     break (Some(End::Deleted), true);
                 }
+                left.extend(members.get(from).map(|member| Rc::clone(&member.name)));
             }
         }
     };
-    if !steps.is_empty() {
+    if !(steps.is_empty() && left.is_empty()) && stays {
         // The end comes after what there was before it.
         let place = Reached::Standing(Rc::new(come.clone()));
-        return (Outlook::Messages(Rc::new(Look { steps, place }), more), come);
+        return (Outlook::Messages(Rc::new(Look { steps, left, place }), more), come);
     }
     let outlook = match end {
         None => Outlook::Nothing,

@@ -13,6 +13,7 @@
 //! | [`wire`] | bytes to values and back: HTTP dates and tags, message ids, `Accept`, channel info, JSON, chunks |
 //! | [`transport`] | how a subscriber is served: which transport, and what each one writes |
 //! | [`websocket`] | handshake, frames and compression of WebSockets |
+//! | [`control`] | what a WebSocket client says to change its subscription, and is told |
 //! | [`outbox`] | what a stream's client could not take at once |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
@@ -24,6 +25,7 @@
 pub mod channel_id;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod first;
 pub mod hub;
 pub mod many;

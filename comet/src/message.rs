@@ -45,6 +45,9 @@ struct Tags<'a>(&'a ManyId);
 
 impl fmt::Display for Tags<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [Some(tag)] = &*self.0.tags {
+            return write!(f, "{tag}");
+        }
         for (place, tag) in self.0.tags.iter().enumerate() {
             if place > 0 {
                 f.write_str(",")?;
@@ -100,6 +103,8 @@ impl fmt::Display for WrittenId<'_> {
 pub struct Envelope<'a> {
     /// The id.
     pub id: WrittenId<'a>,
+    /// The id within its channel.
+    pub own_id: MessageId,
     /// The channel it came from, for subscribers of several.
     pub channel: Option<&'a [u8]>,
     /// The publisher's `Content-Type`; empty if it sent none.
@@ -198,6 +203,7 @@ impl Message {
     pub fn envelope(&self) -> Envelope<'_> {
         Envelope {
             id: WrittenId::One(self.id),
+            own_id: self.id,
             channel: None,
             content_type: &self.content_type,
             event: &self.event,

@@ -215,10 +215,16 @@ mod tests {
     const NONE: Missed = Missed { count: 0, at_least: false };
 
     fn step<'a>(tag: u32, content_type: &'a [u8], body: &'a [u8]) -> Step<'a> {
-        let id = WrittenId::One(MessageId { time: 784_111_777, tag });
+        let own_id = MessageId { time: 784_111_777, tag };
         Step {
             missed: NONE,
-            envelope: Envelope { id, channel: None, content_type, event: b"" },
+            envelope: Envelope {
+                id: WrittenId::One(own_id),
+                own_id,
+                channel: None,
+                content_type,
+                event: b"",
+            },
             body,
         }
     }

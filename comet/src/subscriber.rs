@@ -164,7 +164,7 @@ mod tests {
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
     fn sample(content_type: &[u8]) -> Envelope<'_> {
-        Envelope { id: WrittenId::One(ID), channel: None, content_type, event: b"" }
+        Envelope { id: WrittenId::One(ID), own_id: ID, channel: None, content_type, event: b"" }
     }
 
     fn headers(reply: &Reply) -> Vec<(&'static str, &[u8])> {

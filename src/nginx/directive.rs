@@ -5,9 +5,9 @@ use std::ffi::{c_char, c_void};
 use comet::config::{Apply, Args, Contexts, Directive, Role, DIRECTIVES};
 use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_str_t, ngx_uint_t, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1,
-    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF,
+    ngx_http_handler_pt, ngx_str_t, ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS,
+    NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
 };
 
 use super::conf::{self, CONF_ERROR, CONF_OK};
@@ -66,6 +66,7 @@ const fn type_of(directive: &Directive) -> ngx_uint_t {
     let mut bits = match directive.args {
         Args::None => NGX_CONF_NOARGS,
         Args::One => NGX_CONF_TAKE1,
+        Args::Some => NGX_CONF_1MORE,
         Args::Any => NGX_CONF_ANY,
     };
     if directive.contexts.contains(Contexts::HTTP) {

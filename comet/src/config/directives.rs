@@ -55,6 +55,8 @@ pub enum Args {
     None,
     /// Exactly one.
     One,
+    /// One or more.
+    Some,
     /// Any number.
     Any,
 }
@@ -111,7 +113,7 @@ pub const DIRECTIVES: &[Directive] = &[
     Directive {
         name: "push_channel_id",
         contexts: HSL.and(Contexts::LOCATION_IF),
-        args: Args::Any,
+        args: Args::Some,
         syntax: "push_channel_id value…",
         default: "$push_channel_id",
         doc: "Says which channel or channels a request is about, up to 255; the values may contain variables, and a \
@@ -320,6 +322,17 @@ pub const DIRECTIVES: &[Directive] = &[
         }),
     },
     Directive {
+        name: "push_websocket_channels",
+        contexts: HSL,
+        args: Args::Some,
+        syntax: "push_websocket_channels name…",
+        default: "—",
+        doc: "Names the channels, beside those of `push_channel_id`, that a WebSocket client of the subprotocol `push.json` \
+              may subscribe to by control frames, and publish to in a `push_pubsub` location; a `*` at the end of a name \
+              stands for anything, and names may contain variables.",
+        apply: Apply::Values(Valued::WebSocketChannels, LocationConf::set_websocket_channels),
+    },
+    Directive {
         name: "push_channel_timeout",
         contexts: HSL,
         args: Args::One,
@@ -377,7 +390,7 @@ pub const DIRECTIVES: &[Directive] = &[
     Directive {
         name: "push_first_message",
         contexts: HSL,
-        args: Args::Any,
+        args: Args::Some,
         syntax: "push_first_message oldest | newest | number | -number | @time…",
         default: "oldest",
         doc: "Sets where a subscriber without a cursor begins in each channel: with the oldest message, with the next one \

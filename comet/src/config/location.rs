@@ -250,11 +250,13 @@ pub enum Valued {
     ChannelId,
     /// `push_first_message`.
     FirstMessage,
+    /// `push_websocket_channels`.
+    WebSocketChannels,
 }
 
 impl Valued {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
 }
 
 impl LocationConf {
@@ -444,6 +446,21 @@ impl LocationConf {
             })?;
         }
         self.set_valued(directive, Valued::FirstMessage, args)
+    }
+
+    /// `push_websocket_channels`.
+    pub(super) fn set_websocket_channels(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let directive = "push_websocket_channels";
+        let is_odd =
+            |arg: &&&[u8]| arg.split_last().is_some_and(|(_, start)| start.contains(&b'*'));
+        if let Some(odd) = args.iter().find(is_odd) {
+            return Err(ConfigError::Value {
+                directive,
+                value: String::from_utf8_lossy(odd).into_owned(),
+                allowed: "a name with no \"*\" but at its end",
+            });
+        }
+        self.set_valued(directive, Valued::WebSocketChannels, args)
     }
 
     fn set_valued(

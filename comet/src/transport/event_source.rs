@@ -3,7 +3,7 @@
 use super::{stream_head, End, Framing};
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
-use crate::wire::object::gap;
+use crate::wire::object::{self, gap};
 
 /// Events as browsers read them.
 ///
@@ -53,6 +53,10 @@ impl Framing for EventSource {
 
     fn missed(&self, missed: Missed) -> Option<Vec<u8>> {
         Some(gap_event(missed))
+    }
+
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        format!("event: left\ndata: {}\n\n", object::left(channel)).into_bytes()
     }
 
     fn ping(&self) -> Option<Vec<u8>> {

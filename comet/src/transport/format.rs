@@ -57,6 +57,10 @@ impl Framing for Format {
         self.framing().missed(missed)
     }
 
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        self.framing().left(channel)
+    }
+
     fn ping(&self) -> Option<Vec<u8>> {
         self.framing().ping()
     }

@@ -40,6 +40,10 @@ impl Framing for Iframe {
         Some(call(&object::gap(missed)))
     }
 
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        call(&object::left(channel))
+    }
+
     fn ping(&self) -> Option<Vec<u8>> {
         Some(b"<!-- -->\n".to_vec())
     }

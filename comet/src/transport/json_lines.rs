@@ -31,6 +31,10 @@ impl Framing for JsonLines {
         Some(line_of(object::gap(missed)))
     }
 
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        line_of(object::left(channel))
+    }
+
     fn ping(&self) -> Option<Vec<u8>> {
         Some(b"\n".to_vec())
     }

@@ -65,6 +65,12 @@ pub trait Framing {
     /// by [`End::Missed`].
     fn missed(&self, missed: Missed) -> Option<Vec<u8>>;
 
+    /// Tells a subscriber of several channels that one of them was deleted; empty if the format cannot.
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        let _ = channel;
+        Vec::new()
+    }
+
     /// A sign of life that clients take no notice of; `None` if the format has none.
     fn ping(&self) -> Option<Vec<u8>>;
 
@@ -88,12 +94,13 @@ mod samples {
     use super::*;
     use crate::message::{ManyId, MessageId, WrittenId};
 
+    pub const ID: MessageId = MessageId { time: 1_700_000_000, tag: 3 };
     pub const GAP: Missed = Missed { count: 3, at_least: false };
     pub const NO_GAP: Missed = Missed { count: 0, at_least: false };
 
     pub fn envelope<'a>(content_type: &'a [u8], event: &'a [u8]) -> Envelope<'a> {
-        let id = WrittenId::One(MessageId { time: 1_700_000_000, tag: 3 });
-        Envelope { id, channel: None, content_type, event }
+        let id = WrittenId::One(ID);
+        Envelope { id, own_id: ID, channel: None, content_type, event }
     }
 
     /// One of several channels.

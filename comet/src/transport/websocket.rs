@@ -4,6 +4,7 @@ use super::{End, Framing};
 use crate::message::{Envelope, Missed};
 use crate::reply::Reply;
 use crate::websocket::{self, Form};
+use crate::wire::object;
 
 /// The close code for a client that has missed messages, from the range for private use (RFC 6455, section 7.4.2).
 const MISSED: u16 = 4000;
@@ -14,17 +15,27 @@ impl Framing for Form {
         Reply::empty(101).missed(missed)
     }
 
-    fn opening(&self, _retry: u64, _missed: Missed) -> Vec<u8> {
-        Vec::new()
+    fn opening(&self, _retry: u64, missed: Missed) -> Vec<u8> {
+        match missed.is_none() {
+            true => Vec::new(),
+            false => self.missed(missed).unwrap_or_default(),
+        }
     }
 
     fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
         websocket::message_frame(*self, envelope, body)
     }
 
-    /// A frame would look like a message.
-    fn missed(&self, _missed: Missed) -> Option<Vec<u8>> {
-        None
+    /// Without a protocol for it, a frame would look like a message.
+    fn missed(&self, missed: Missed) -> Option<Vec<u8>> {
+        self.is_json().then(|| websocket::text(object::gap(missed).as_bytes()))
+    }
+
+    fn left(&self, channel: &[u8]) -> Vec<u8> {
+        match self.is_json() {
+            true => websocket::text(object::left(channel).as_bytes()),
+            false => Vec::new(),
+        }
     }
 
     fn ping(&self) -> Option<Vec<u8>> {

@@ -8,8 +8,9 @@ use crate::reply::Reply;
 
 /// What the server adds to the client's key (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The subprotocol of Nchan's clients: each frame begins with the message's id.
-const NCHAN: &str = "ws+meta.nchan";
+/// The subprotocols, by name.
+const PROTOCOLS: [(&str, Protocol); 2] =
+    [("ws+meta.nchan", Protocol::Nchan), ("push.json", Protocol::Json)];
 
 /// What of a request makes it a handshake. Fields that may come several times are lists of their values.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub enum Protocol {
     Plain,
     /// `ws+meta.nchan`: the id and the content type come before the message.
     Nchan,
+    /// `push.json`: every frame is a JSON object, and the client can change its subscription ([`crate::control`]).
+    Json,
 }
 
 /// permessage-deflate as it was agreed on.
@@ -89,8 +92,9 @@ impl Accepted {
         let mut reply = Reply::empty(101)
             .header("Upgrade", &b"websocket"[..])
             .header("Sec-WebSocket-Accept", self.accept.clone().into_bytes());
-        if self.protocol == Protocol::Nchan {
-            reply = reply.header("Sec-WebSocket-Protocol", NCHAN.as_bytes());
+        let protocol = PROTOCOLS.iter().find(|(_, protocol)| *protocol == self.protocol);
+        if let Some((name, _)) = protocol {
+            reply = reply.header("Sec-WebSocket-Protocol", name.as_bytes());
         }
         let Some(Deflate { window_bits }) = self.deflate else { return reply };
         let mut agreed = String::from(
@@ -137,12 +141,16 @@ pub fn accept(offer: &Offer<'_>, compress: bool) -> Result<Accepted, HandshakeEr
         return Err(HandshakeError::Key);
     }
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    let is_nchan = tokens(offer.protocols.iter().copied()).any(|name| name == NCHAN.as_bytes());
+    // The client names them in the order of its preference (section 1.9).
+    let protocol = tokens(offer.protocols.iter().copied()).find_map(|name| {
+        let known = PROTOCOLS.iter().find(|(known, _)| name == known.as_bytes());
+        known.map(|(_, protocol)| *protocol)
+    });
     let mut extensions = offer.extensions.iter().flat_map(|value| split(value, b','));
     let agreed = extensions.find_map(deflate_offered).filter(|_| compress);
     Ok(Accepted {
         accept: BASE64_STANDARD.encode(digest),
-        protocol: if is_nchan { Protocol::Nchan } else { Protocol::Plain },
+        protocol: protocol.unwrap_or(Protocol::Plain),
         deflate: agreed.map(|bits| Deflate { window_bits: bits.unwrap_or(15) }),
         names_window: agreed.flatten().is_some(),
     })

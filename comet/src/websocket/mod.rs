@@ -19,7 +19,8 @@ pub use deflate::{compress, inflate, InflateError};
 pub use frame::{close, close_without_code, encode, ping, pong, Opcode};
 pub use handshake::{accept, is_handshake, Accepted, Deflate, HandshakeError, Offer, Protocol};
 
-use crate::message::Envelope;
+use crate::message::{Envelope, WrittenId};
+use crate::wire::object;
 
 /// "The server met something unexpected" (RFC 6455, section 7.4.1).
 pub const INTERNAL_ERROR: u16 = 1011;
@@ -38,6 +39,18 @@ pub struct Form {
     pub deflate: Option<Deflate>,
 }
 
+impl Form {
+    /// Whether every frame is a JSON object.
+    pub fn is_json(&self) -> bool {
+        self.protocol == Protocol::Json
+    }
+}
+
+/// A frame of text that is for one client, or for few.
+pub fn text(text: &[u8]) -> Vec<u8> {
+    encode(Opcode::Text, false, text)
+}
+
 /// The frame that carries a message to subscribers: of text, or binary if the message is `application/octet-stream` or is
 /// no UTF-8.
 pub fn message_frame(form: Form, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
@@ -46,6 +59,10 @@ pub fn message_frame(form: Form, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8
     let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
     match form.protocol {
         Protocol::Plain => data_frame(form.deflate, opcode, body),
+        Protocol::Json => {
+            let own = Envelope { id: WrittenId::One(envelope.own_id), ..*envelope };
+            data_frame(form.deflate, Opcode::Text, object::message(&own, body).as_bytes())
+        }
         Protocol::Nchan => {
             let mut payload = meta(envelope).into_bytes();
             payload.extend_from_slice(body);
@@ -81,9 +98,10 @@ mod tests {
     use super::*;
     use crate::message::{MessageId, WrittenId};
 
+    const ID: MessageId = MessageId { time: 1_700_000_000, tag: 3 };
+
     fn message(content_type: &[u8]) -> Envelope<'_> {
-        let id = WrittenId::One(MessageId { time: 1_700_000_000, tag: 3 });
-        Envelope { id, channel: None, content_type, event: b"" }
+        Envelope { id: WrittenId::One(ID), own_id: ID, channel: None, content_type, event: b"" }
     }
 
     const PLAIN: Form = Form { protocol: Protocol::Plain, deflate: None };

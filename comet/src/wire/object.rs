@@ -44,6 +44,14 @@ pub fn gap(missed: Missed) -> String {
     format!("{{\"missed\":{},\"at_least\":{}}}", missed.count, missed.at_least)
 }
 
+/// One of several channels was deleted: `{"left":"news","reason":"deleted"}`.
+pub fn left(channel: &[u8]) -> String {
+    let mut object = String::from("{\"left\":");
+    json::push_string(&mut object, &String::from_utf8_lossy(channel));
+    object.push_str(",\"reason\":\"deleted\"}");
+    object
+}
+
 /// An end, and why: `{"end":"deleted"}`.
 pub fn end(reason: &str) -> String {
     format!("{{\"end\":\"{reason}\"}}")
