@@ -34,6 +34,7 @@ on_1_and_4_workers!(
     every_end_of_a_multipart_stream_closes_it,
     a_stopping_worker_ends_parts_in_order,
     http_1_0_gets_parts_without_chunks,
+    of_several_channels_they_say_which,
     who_asks_for_nothing_gets_what_the_location_lists,
     a_bare_location_has_none_of_them,
 );
@@ -577,6 +578,33 @@ fn http_1_0_gets_parts_without_chunks(workers: usize) {
     parts.expect_message("one");
     delete(&nginx, "a");
     assert_eq!(parts.expect_end(), Ended::Closed);
+}
+
+fn of_several_channels_they_say_which(workers: usize) {
+    let nginx = start(workers, "push_channel_id_split_delimiter ',';");
+    let (mut page, mut parts) = (frame(&nginx, "a,b"), parts(&nginx, "a,b"));
+    nginx.publish("a", "one");
+    nginx.publish("b", "two");
+    let mut last = String::new();
+    for (channel, body) in [("a", "one"), ("b", "two")] {
+        let value = page.value();
+        assert_eq!(
+            (value["channel"].as_str(), value["data"].as_str()),
+            (Some(channel), Some(body))
+        );
+        let part = parts.part();
+        assert_eq!(part.field("Push-Channel"), Some(channel));
+        assert_eq!(part.body, body.as_bytes());
+        let id = value["id"].as_str().expect("an id");
+        let (_, tags) = id.split_once(':').expect("an id");
+        assert_eq!(part.field("Etag"), Some(tags));
+        last = id.to_owned();
+    }
+    let (mut page, mut parts) =
+        (frame_after(&nginx, "a,b", &last), parts_after(&nginx, "a,b", &last));
+    nginx.publish("a", "three");
+    assert_eq!(page.value()["data"], "three");
+    assert_eq!(parts.part().body, b"three");
 }
 
 fn who_asks_for_nothing_gets_what_the_location_lists(workers: usize) {

@@ -78,10 +78,7 @@ pub fn reply(form: PollForm, steps: &[Step<'_>], separator: &[u8], boundary: &st
 }
 
 fn missed_in_all(steps: &[Step<'_>]) -> Missed {
-    steps.iter().fold(Missed::default(), |sum, Step { missed, .. }| Missed {
-        count: sum.count.saturating_add(missed.count),
-        at_least: sum.at_least || missed.at_least,
-    })
+    steps.iter().fold(Missed::default(), |sum, step| sum.and(step.missed))
 }
 
 /// What is the same in all.
