@@ -1,10 +1,16 @@
 //! Replies ready to be sent: one for all subscribers that get the same.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
+use comet::config::Settings;
+use comet::poll::{self, PollForm};
 use comet::reply::Reply;
+use comet::subscriber as replies;
 
 use crate::copies::Copied;
+use crate::press::Step;
+use crate::stream::boundary;
 
 /// A reply, and the message that it carries.
 #[derive(Debug)]
@@ -13,16 +19,47 @@ pub struct Prepared {
     pub reply: Reply,
     /// Its message, for `ReplyBody::Message`.
     pub message: Option<Rc<Copied>>,
+    /// Its body is an array, and becomes a script that calls the function which the request names (JSONP).
+    pub is_script: bool,
 }
 
 impl Prepared {
     /// A reply without a message.
     pub fn without_message(reply: Reply) -> Rc<Self> {
-        Rc::new(Prepared { reply, message: None })
+        Rc::new(Prepared { reply, message: None, is_script: false })
     }
 
-    /// A reply with a message.
-    pub fn new(reply: Reply, message: Rc<Copied>) -> Rc<Self> {
-        Rc::new(Prepared { reply, message: Some(message) })
+    /// A poll's reply without a message.
+    pub fn in_form(form: PollForm, reply: Reply) -> Rc<Self> {
+        match form {
+            PollForm::Jsonp => Rc::new(Prepared {
+                reply: poll::jsonp(poll::array_of(&reply)),
+                message: None,
+                is_script: true,
+            }),
+            _ => Self::without_message(reply),
+        }
+    }
+
+    /// A poll's reply with messages, of which there is at least one. Nothing if a message's file has gone since the look into
+    /// the log: then the client is to come back, and will be told what it has missed.
+    pub fn with_messages(form: PollForm, steps: &[Step], settings: &Settings) -> Option<Rc<Self>> {
+        if let (PollForm::One, [step, ..]) = (form, steps) {
+            let message = step.copied.is_complete().then(|| Rc::clone(&step.copied))?;
+            let reply = replies::message(&step.envelope(), step.missed);
+            return Some(Rc::new(Prepared { reply, message: Some(message), is_script: false }));
+        }
+        let bodies: Vec<Cow<'_, [u8]>> =
+            steps.iter().map(|step| step.copied.read_body()).collect::<Option<_>>()?;
+        let steps: Vec<_> = steps
+            .iter()
+            .zip(&bodies)
+            .map(|(step, body)| poll::Step { missed: step.missed, envelope: step.envelope(), body })
+            .collect();
+        Some(Rc::new(Prepared {
+            reply: poll::reply(form, &steps, &settings.separator, &boundary()),
+            message: None,
+            is_script: form == PollForm::Jsonp,
+        }))
     }
 }

@@ -51,6 +51,11 @@ pub enum Reached {
 }
 
 impl Step {
+    /// Bytes of its body.
+    pub fn len(&self) -> u64 {
+        self.copied.message.body.len()
+    }
+
     /// What the subscriber is told beside the body.
     pub fn envelope(&self) -> Envelope<'_> {
         let envelope = self.copied.message.envelope();

@@ -3,9 +3,10 @@
 use comet::channel_id::ChannelId;
 use comet::config::{Settings, Valued};
 use comet::message::Position;
+use comet::poll::PollForm;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Action, Refusal};
-use comet::transport::{self, Asked, Transport};
+use comet::transport::{self, Asked, Transport, Unserved};
 use comet::websocket;
 use comet::wire::http;
 use comet::wire::id::Cursors;
@@ -14,6 +15,7 @@ use comet::zone::Subscription;
 use crate::channel::{self, Channels};
 use crate::nginx::request::{Request, Status};
 use crate::nginx::{parking, process};
+use crate::prepared::Prepared;
 use crate::publisher;
 use crate::stream::{self, Role};
 use crate::worker::{self, Served};
@@ -129,56 +131,79 @@ fn subscribe_when_read(request: &Request) -> Status {
 /// Serves a subscriber by the transport that it asks for.
 pub fn subscribe(request: &Request) -> Status {
     let wishes = Wishes::of(request);
-    let handshake =
-        websocket::is_handshake(wishes.upgrade.iter().copied(), wishes.connection.iter().copied());
-    let callback = comet::poll::has_callback(request.args());
-    let asked = Asked { handshake, callback, accept: wishes.accept.clone() };
     let role = if request.is_pubsub() { Role::Both } else { Role::Subscriber };
-    match transport::choose(request.settings().transports, &asked) {
-        Ok(Transport::LongPoll | Transport::Jsonp) => poll(request, &wishes, true),
-        Ok(Transport::IntervalPoll) => poll(request, &wishes, false),
+    match choose(request, &wishes) {
+        Ok(transport @ (Transport::LongPoll | Transport::IntervalPoll | Transport::Jsonp)) => {
+            poll(request, &wishes, transport)
+        }
         Ok(transport) => stream::open(request, transport, role),
         Err(unserved) => request.reply(unserved.reply()),
     }
 }
 
+fn choose(request: &Request, wishes: &Wishes<'_>) -> Result<Transport, Unserved> {
+    let handshake =
+        websocket::is_handshake(wishes.upgrade.iter().copied(), wishes.connection.iter().copied());
+    let callback = comet::poll::has_callback(request.args());
+    let asked = Asked { handshake, callback, accept: wishes.accept.clone() };
+    transport::choose(request.settings().transports, &asked)
+}
+
+/// What the replies to a poll look like.
+fn form_of(request: &Request, transport: Transport) -> PollForm {
+    match transport {
+        Transport::Jsonp => PollForm::Jsonp,
+        _ => request.settings().poll_form,
+    }
+}
+
 /// Serves a poll: with a message, now or, if it may be held, later.
-fn poll(request: &Request, wishes: &Wishes<'_>, hold: bool) -> Status {
+fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status {
     let settings = request.settings();
+    let form = form_of(request, transport);
+    if form == PollForm::Jsonp {
+        if let Err(error) = comet::poll::callback(request.args()) {
+            return request.reply(error.reply());
+        }
+    }
+    let tell = |reply| request.send(Prepared::in_form(form, reply));
+    let hold = transport != Transport::IntervalPoll;
     let channels = match channel::channels_of(request) {
         Ok(channels) => channels,
-        Err(reply) => return request.reply(reply),
+        Err(reply) => return tell(reply),
     };
     if hold && process::is_exiting() {
         return send_away(request);
     }
     let served = match &channels {
         Channels::One(id) => match ask(request, wishes, id, hold) {
-            Ok(subscription) => worker::subscribe(subscription, hold),
-            Err(reply) => return request.reply(reply),
+            Ok(subscription) => worker::subscribe(subscription, form, hold),
+            Err(reply) => return tell(reply),
         },
         Channels::Many(ids) => match ask_for_many(request, wishes, ids, hold) {
-            Ok(all) => {
-                worker::subscribe_to_many(&all.subscriptions, &all.names, all.is_vague, hold)
+            Ok(Several { subscriptions, names, is_vague }) => {
+                worker::subscribe_to_many(&subscriptions, &names, is_vague, form, hold)
             }
-            Err(reply) => return request.reply(reply),
+            Err(reply) => return tell(reply),
         },
     };
     match served {
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
         Some(Err(Refusal::Closing)) => send_away(request),
-        Some(Err(refusal)) => request.reply(refusal.reply()),
-        Some(Ok(Served::Message(step))) => match worker::prepare(&step) {
-            Some(prepared) => request.send(prepared),
-            None => send_away(request),
-        },
+        Some(Err(refusal)) => tell(refusal.reply()),
+        Some(Ok(Served::Messages(steps))) => {
+            match Prepared::with_messages(form, &steps, settings) {
+                Some(prepared) => request.send(prepared),
+                None => send_away(request),
+            }
+        }
         Some(Ok(Served::Waiting(_))) if !hold => {
-            request.reply(replies::unmodified(wishes.since, wishes.tag))
+            tell(replies::unmodified(wishes.since, wishes.tag))
         }
         Some(Ok(Served::Waiting(place))) => match parking::park(request) {
             Some((parked, status)) => {
-                worker::wait(place, parked, settings.subscriber_timeout_ms);
+                worker::wait(place, parked, form, settings.subscriber_timeout_ms);
                 status
             }
             None => {
@@ -252,9 +277,12 @@ pub fn subscription<'a>(
 pub fn send_away(request: &Request) -> Status {
     request.close_afterwards();
     let wishes = Wishes::of(request);
-    request.reply(match channel::channels_of(request) {
+    let form = choose(request, &wishes)
+        .map_or(PollForm::default(), |transport| form_of(request, transport));
+    let reply = match channel::channels_of(request) {
         // Its cursor is as good in the headers as where it came from.
         Ok(Channels::Many(_)) => replies::unmodified(wishes.since, wishes.tag),
         _ => replies::released(wishes.position(request, true).unwrap_or(Position::Oldest)),
-    })
+    };
+    request.send(Prepared::in_form(form, reply))
 }

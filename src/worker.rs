@@ -17,8 +17,8 @@ use comet::hub::{Hub, Key, Slice, Waiter};
 use comet::many::{Member, Stand, Standing, MAX_CHANNELS};
 use comet::message::{Cursor, Life, Missed};
 use comet::outbox::Sent;
+use comet::poll::PollForm;
 use comet::publisher::PublishError;
-use comet::reply::Reply;
 use comet::subscriber::{self as replies, Refusal};
 use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
@@ -92,6 +92,8 @@ struct Seat {
     parked: Parked,
     /// For a stream; a poll has none.
     flow: Option<Flow>,
+    /// For a poll: what its reply looks like.
+    form: PollForm,
     /// How far it has come in its channels, if they are several.
     standing: Option<Rc<Standing>>,
 }
@@ -164,8 +166,8 @@ enum Delivery {
 
 /// What a subscriber gets at once.
 pub enum Served {
-    /// A message.
-    Message(Step),
+    /// Messages: one, unless the form takes more.
+    Messages(Vec<Step>),
     /// Nothing; it may wait.
     Waiting(Place),
 }
@@ -271,7 +273,11 @@ pub fn token() -> Option<u64> {
 
 /// Serves a subscriber, or counts it among those who wait: then it must be parked ([`wait`]) or given up
 /// ([`give_up`]) at once. `hold` says whether it may wait.
-pub fn subscribe(subscription: Subscription<'_>, hold: bool) -> Option<Result<Served, Refusal>> {
+pub fn subscribe(
+    subscription: Subscription<'_>,
+    form: PollForm,
+    hold: bool,
+) -> Option<Result<Served, Refusal>> {
     let now = now();
     with(|worker| {
         let slot = match (hold, worker.slot) {
@@ -286,7 +292,22 @@ pub fn subscribe(subscription: Subscription<'_>, hold: bool) -> Option<Result<Se
                     Served::Waiting(Place::one(channel, cursor, reign))
                 }
                 Subscribed::Message(next) => {
-                    Served::Message(take(zone, copies, received, &next, None))
+                    let mut steps = vec![take(zone, copies, received, &next, None)];
+                    if form != PollForm::One {
+                        let channel = zone.channel_of(&next);
+                        let size = steps.iter().map(Step::len).sum();
+                        take_more(
+                            zone,
+                            copies,
+                            received,
+                            channel,
+                            next.cursor,
+                            &mut steps,
+                            size,
+                            now,
+                        );
+                    }
+                    Served::Messages(steps)
                 }
             })
         })?;
@@ -301,6 +322,7 @@ pub fn subscribe_to_many(
     subscriptions: &[Subscription<'_>],
     names: &[&[u8]],
     is_vague: bool,
+    form: PollForm,
     hold: bool,
 ) -> Option<Result<Served, Refusal>> {
     let now = now();
@@ -315,33 +337,27 @@ pub fn subscribe_to_many(
             standing.blur();
         }
         let Worker { zone, copies, received, slot, .. } = worker;
-        let step = zone.with(now, |zone| {
-            let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
-            match zone.next_of_many(&channels, &standing, now) {
-                ManyAnswer::Message { from, next, standing } => {
-                    let label = label(&members, &standing, from);
-                    let step = take(zone, copies, received, &next, label);
-                    if let Some(slot) = slot.filter(|_| hold) {
-                        channels.iter().for_each(|channel| zone.leave(*channel, slot, 1, now));
-                    }
-                    Some(step)
-                }
-                _ => None,
+        let found = zone.with(now, |zone| {
+            let max = if form == PollForm::One { 1 } else { BATCH };
+            let found = gather(zone, copies, received, &members, &standing, max, now);
+            if let Some(slot) = slot.filter(|_| hold && !found.steps.is_empty()) {
+                members.iter().for_each(|member| zone.leave(member.channel, slot, 1, now));
             }
+            found
         })?;
         worker.remove_received(now);
-        Some(Ok(match step {
-            Some(step) => Served::Message(step),
-            None => Served::Waiting(Place::many(members, standing)),
+        Some(Ok(match found.steps.is_empty() {
+            false => Served::Messages(found.steps),
+            true => Served::Waiting(Place::many(members, standing)),
         }))
     })?
 }
 
 /// Puts a parked request among those who wait, until the time `timeout` milliseconds from now (0 for no limit).
-pub fn wait(place: Place, parked: Parked, timeout: u64) {
+pub fn wait(place: Place, parked: Parked, form: PollForm, timeout: u64) {
     let now = now();
     let deadline = if timeout == 0 { u64::MAX } else { now.mono.saturating_add(timeout) };
-    with(|worker| worker.sit(place, parked, None, deadline, now));
+    with(|worker| worker.sit(place, (parked, None, form), deadline, now));
 }
 
 /// Gives a subscriber that stays a place, which the zone counts, and tells what it has missed before its first message.
@@ -380,7 +396,12 @@ pub fn stay(place: Option<Place>, parked: Parked, format: Format) {
     with(|worker| {
         let deadline = Rhythm::new(parked, &format).deadline(now.mono, 0);
         let flow = Flow { format: worker.formats.id_of(format), blocked: true };
-        worker.sit(place.unwrap_or_else(nowhere), parked, Some(flow), deadline, now);
+        worker.sit(
+            place.unwrap_or_else(nowhere),
+            (parked, Some(flow), PollForm::One),
+            deadline,
+            now,
+        );
     });
 }
 
@@ -719,14 +740,13 @@ impl Worker {
     fn sit(
         &mut self,
         place: Place,
-        parked: Parked,
-        flow: Option<Flow>,
+        (parked, flow, form): (Parked, Option<Flow>, PollForm),
         deadline: u64,
         now: Now,
     ) -> Key {
         let Place { channel, cursor, reign, many } = place;
         let (members, standing) = many.unzip();
-        let connection = Seat { parked, flow, standing };
+        let connection = Seat { parked, flow, form, standing };
         let waiter =
             Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
         let key = match members {
@@ -760,12 +780,12 @@ impl Worker {
                 });
             });
         }
-        let Waiter { connection: Seat { parked, flow, .. }, deadline, .. } = waiter;
+        let Waiter { connection: Seat { parked, flow, form, .. }, deadline, .. } = waiter;
         let place = match members.is_empty() {
             true => Place::one(ChannelRef::NOWHERE, NOWHERE, 0),
             false => Place::many(members, standing),
         };
-        let key = self.sit(place, parked, flow, deadline, now);
+        let key = self.sit(place, (parked, flow, form), deadline, now);
         self.hub.fell_behind(key);
         self.work.post();
     }
@@ -841,7 +861,8 @@ impl Worker {
         let (seat, since) = (waiter.connection.clone(), waiter.since);
         let Some(flow) = seat.flow else {
             self.take_off(&[key], now);
-            return Some((key, seat, Delivery::Answer(without_message(replies::timed_out()))));
+            let answer = Answer::Reply(Prepared::in_form(seat.form, replies::timed_out()));
+            return Some((key, seat, Delivery::Answer(answer)));
         };
         let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?);
         let silent = now.mono.saturating_sub(since);
@@ -920,7 +941,7 @@ fn decide(
     let mut deliveries = Vec::with_capacity(slice.keys.len());
     let mut left = 0;
     // Nearly all are at the same place: the log is asked once for all of them.
-    let mut last: Option<((u64, u32, bool), Outlook)> = None;
+    let mut last: Option<((u64, u32, bool, PollForm), Outlook)> = None;
     for key in &slice.keys {
         let Some(waiter) = hub.get(*key) else { continue };
         let seat = waiter.connection.clone();
@@ -928,7 +949,7 @@ fn decide(
         if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
             continue;
         }
-        let place = (waiter.seq, waiter.reign, stays);
+        let place = (waiter.seq, waiter.reign, stays, seat.form);
         let outlook = match &last {
             Some((known, outlook)) if *known == place => outlook.clone(),
             _ => {
@@ -968,15 +989,50 @@ fn answer(
     waiter: &Waiter<Seat>,
     now: Now,
 ) -> Outlook {
-    Outlook::Answer(match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
+    let seat = &waiter.connection;
+    let end = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
         zone::Answer::UpToDate => return Outlook::Nothing,
         zone::Answer::Message(next) => {
-            let step = take(zone, copies, received, &next, None);
-            prepare(&step).map_or(Answer::SentAway, Answer::Reply)
+            let mut steps = vec![take(zone, copies, received, &next, None)];
+            if seat.form != PollForm::One {
+                let size = steps.iter().map(Step::len).sum();
+                let channel = waiter.channel;
+                take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
+            }
+            return answer_with(seat, &steps);
         }
-        zone::Answer::Conflict => without_message(replies::conflict()),
-        zone::Answer::Gone => without_message(replies::gone()),
-    })
+        zone::Answer::Conflict => replies::conflict(),
+        zone::Answer::Gone => replies::gone(),
+    };
+    Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, end)))
+}
+
+/// A poll's answer.
+fn answer_with(seat: &Seat, steps: &[Step]) -> Outlook {
+    let prepared = Prepared::with_messages(seat.form, steps, seat.parked.settings());
+    Outlook::Answer(prepared.map_or(Answer::SentAway, Answer::Reply))
+}
+
+/// Takes what there is after a poll's first message, as far as it goes into one reply.
+#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
+fn take_more(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    channel: ChannelRef,
+    mut cursor: Cursor,
+    steps: &mut Vec<Step>,
+    mut size: u64,
+    now: Now,
+) {
+    while steps.len() < BATCH && size < BATCH_BYTES {
+        // What ends a subscription comes with the next request.
+        let zone::Answer::Message(next) = zone.next(channel, cursor, 0, now) else { return };
+        let step = take(zone, copies, received, &next, None);
+        size += step.len();
+        cursor = next.cursor;
+        steps.push(step);
+    }
 }
 
 /// What a stream gets: some messages, or its end.
@@ -996,7 +1052,7 @@ fn read_on(
             zone::Answer::Message(next) => {
                 let step = take(zone, copies, received, &next, None);
                 cursor = next.cursor;
-                bytes += step.copied.message.body.len();
+                bytes += step.len();
                 steps.push(step);
                 if steps.len() == BATCH || bytes >= BATCH_BYTES {
                     break true;
@@ -1053,8 +1109,10 @@ fn decide_for_many(
         zone.look(member.channel, slot);
     }
     let mut deliveries = Vec::with_capacity(slice.keys.len());
+    /// Who stands so and gets its messages in such a way gets this, and stands so afterwards.
+    type Known = ((Rc<Standing>, bool, PollForm), (Outlook, Rc<Standing>));
     // Nearly all stand at the same places.
-    let mut last: Option<(Rc<Standing>, bool, Outlook, Rc<Standing>)> = None;
+    let mut last: Option<Known> = None;
     for key in &slice.keys {
         let Some(waiter) = hub.get(*key) else { continue };
         let seat = waiter.connection.clone();
@@ -1062,19 +1120,19 @@ fn decide_for_many(
         if seat.flow.is_some_and(|flow| flow.blocked) {
             continue;
         }
-        let stays = seat.flow.is_some();
+        let kind = (seat.flow.is_some(), seat.form);
         let (outlook, come) = match &last {
-            Some((known, known_stays, outlook, come))
-                if *known_stays == stays
-                    && (Rc::ptr_eq(known, &standing) || *known == standing) =>
+            Some((known, known_kind, outlook, come))
+                if *known_kind == kind && (Rc::ptr_eq(known, &standing) || *known == standing) =>
             {
                 (outlook.clone(), Rc::clone(come))
             }
             _ => {
                 let (outlook, come) =
-                    look_into_many(zone, copies, received, members, &standing, stays, now);
+                    look_into_many(zone, copies, received, members, &standing, &seat, now);
                 let come = Rc::new(come);
-                last = Some((Rc::clone(&standing), stays, outlook.clone(), Rc::clone(&come)));
+                let of_known = (outlook.clone(), Rc::clone(&come));
+                last = Some(((Rc::clone(&standing), stays, form), of_known));
                 (outlook, come)
             }
         };
@@ -1109,6 +1167,61 @@ fn decide_for_many(
     deliveries
 }
 
+/// What there is for a subscriber of several channels.
+struct Found {
+    steps: Vec<Step>,
+    /// The names of channels that were deleted.
+    left: Vec<Rc<[u8]>>,
+    /// How far it has come with that.
+    standing: Standing,
+    end: Option<End>,
+    /// There may be more.
+    more: bool,
+}
+
+/// Takes what there is in several channels, `max` messages at most.
+fn gather(
+    zone: &Zone<'_>,
+    copies: &mut Copies,
+    received: &mut Vec<(ChannelRef, Cursor)>,
+    members: &[Member],
+    standing: &Standing,
+    max: usize,
+    now: Now,
+) -> Found {
+    let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
+    let standing = standing.clone();
+    let mut found = Found { steps: Vec::new(), left: Vec::new(), standing, end: None, more: true };
+    let mut size = 0;
+    while found.steps.len() < max && size < BATCH_BYTES {
+        match zone.next_of_many(&channels, &found.standing, now) {
+            ManyAnswer::UpToDate => {
+                found.more = false;
+                break;
+            }
+            ManyAnswer::Message { from, next, standing } => {
+                let step = take(zone, copies, received, &next, label(members, &standing, from));
+                found.standing = standing;
+                size += step.len();
+                found.steps.push(step);
+            }
+            ManyAnswer::Conflict => {
+                found.end = Some(End::Conflict);
+                break;
+            }
+            ManyAnswer::Gone { from } => {
+                found.standing = found.standing.without(from);
+                if found.standing.is_over() {
+                    found.end = Some(End::Deleted);
+                    break;
+                }
+                found.left.extend(members.get(from).map(|member| Rc::clone(&member.name)));
+            }
+        }
+    }
+    found
+}
+
 /// What a subscriber of several channels gets, and where it stands then.
 fn look_into_many(
     zone: &Zone<'_>,
@@ -1116,51 +1229,28 @@ fn look_into_many(
     received: &mut Vec<(ChannelRef, Cursor)>,
     members: &[Member],
     standing: &Standing,
-    stays: bool,
+    seat: &Seat,
     now: Now,
 ) -> (Outlook, Standing) {
-    let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
-    let mut come = standing.clone();
-    let (mut steps, mut left) = (Vec::new(), Vec::new());
-    let mut bytes = 0;
-    let (end, more) = loop {
-        match zone.next_of_many(&channels, &come, now) {
-            ManyAnswer::UpToDate => break (None, false),
-            ManyAnswer::Message { from, next, standing } => {
-                let step = take(zone, copies, received, &next, label(members, &standing, from));
-                come = standing;
-                if !stays {
-                    let reply = prepare(&step).map_or(Answer::SentAway, Answer::Reply);
-                    return (Outlook::Answer(reply), come);
-                }
-                bytes += step.copied.message.body.len();
-                steps.push(step);
-                if steps.len() == BATCH || bytes >= BATCH_BYTES {
-                    break (None, true);
-                }
-            }
-            ManyAnswer::Conflict => break (Some(End::Conflict), true),
-            ManyAnswer::Gone { from } => {
-                come = come.without(from);
-                if come.is_over() {
-                    break (Some(End::Deleted), true);
-                }
-                left.extend(members.get(from).map(|member| Rc::clone(&member.name)));
-            }
-        }
-    };
-    if !(steps.is_empty() && left.is_empty()) && stays {
+    let stays = seat.flow.is_some();
+    let max = if stays || seat.form != PollForm::One { BATCH } else { 1 };
+    let Found { steps, left, standing, end, more } =
+        gather(zone, copies, received, members, standing, max, now);
+    if stays {
         // The end comes after what there was before it.
-        let place = Reached::Standing(Rc::new(come.clone()));
-        return (Outlook::Messages(Rc::new(Look { steps, left, place }), more), come);
+        if !(steps.is_empty() && left.is_empty()) {
+            let place = Reached::Standing(Rc::new(standing.clone()));
+            return (Outlook::Messages(Rc::new(Look { steps, left, place }), more), standing);
+        }
+        return (end.map_or(Outlook::Nothing, Outlook::End), standing);
     }
-    let outlook = match end {
-        None => Outlook::Nothing,
-        Some(end) if stays => Outlook::End(end),
-        Some(End::Conflict) => Outlook::Answer(without_message(replies::conflict())),
-        Some(_) => Outlook::Answer(without_message(replies::gone())),
+    let reply = match end {
+        _ if !steps.is_empty() => return (answer_with(seat, &steps), standing),
+        None => return (Outlook::Nothing, standing),
+        Some(End::Conflict) => replies::conflict(),
+        Some(_) => replies::gone(),
     };
-    (outlook, come)
+    (Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, reply))), standing)
 }
 
 /// A message, copied out of the zone.
@@ -1188,19 +1278,6 @@ fn members_of(places: &[Followed], names: &[&[u8]]) -> Rc<[Member]> {
         name: (*name).into(),
     };
     places.iter().zip(names).map(member).collect()
-}
-
-/// The reply that carries a message. Nothing if its file has gone since the look into the log: then the client is to come
-/// back, and will be told what it has missed.
-pub fn prepare(step: &Step) -> Option<Rc<Prepared>> {
-    let complete = step.copied.is_complete();
-    complete.then(|| {
-        Prepared::new(replies::message(&step.envelope(), step.missed), Rc::clone(&step.copied))
-    })
-}
-
-fn without_message(reply: Reply) -> Answer {
-    Answer::Reply(Prepared::without_message(reply))
 }
 
 fn to_be_received(channel: ChannelRef, copied: &Copied) -> Option<(ChannelRef, Cursor)> {

@@ -318,6 +318,10 @@ fn a_deleted_channel_is_left_and_the_others_go_on(workers: usize) {
         nginx.publish("a", "last words");
         delete(&nginx, "a");
         stream.expect_message("last words");
+        // Nchan's protocol has no word for it.
+        if kind != Kind::WebSocket {
+            assert_eq!(stream.next(), News::Left("a".into()));
+        }
         nginx.publish("b", "still here").expect_status(201);
         stream.expect_message("still here");
         // Its next life is another channel.
@@ -346,6 +350,10 @@ fn deleting_all_channels_ends_the_subscription(workers: usize) {
         let mut stream = kind.listen(nginx.port(), "a,b");
         nginx.wait_for_subscribers("b", 1);
         delete(&nginx, "a");
+        nginx.wait_for_subscribers("a", 0);
+        if kind != Kind::WebSocket {
+            assert_eq!(stream.next(), News::Left("a".into()));
+        }
         delete(&nginx, "b");
         stream.expect_end(Why::Deleted);
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use comet::config::{Settings, Valued};
 use comet::message::Body;
+use comet::poll;
 use comet::reply::{Reply, ReplyBody};
 use nginx_sys::{
     ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_file_t, ngx_http_core_loc_conf_t,
@@ -312,12 +313,15 @@ impl Request {
             (*self.0).set_disable_not_modified(1);
             pool::share((*self.0).pool, prepared)
         };
-        let Some(Prepared { reply, message }) = prepared else { return Status::INTERNAL_ERROR };
+        let Some(Prepared { reply, message, is_script }) = prepared else {
+            return Status::INTERNAL_ERROR;
+        };
         if !self.set_headers(reply) {
             return Status::INTERNAL_ERROR;
         }
         let chain = match (&reply.body, message) {
             (ReplyBody::ErrorPage, _) => return Status::error_page(reply.status),
+            (ReplyBody::Bytes(array), _) if *is_script => self.script(array),
             (ReplyBody::Bytes(bytes), _) => self.memory(bytes),
             (ReplyBody::Message, Some(copied)) => self.message(copied),
             (ReplyBody::Empty, _) | (ReplyBody::Message, None) => return self.send_head(reply),
@@ -474,6 +478,16 @@ impl Request {
             (*buffer).set_memory(1);
         }
         Some((self.chain(buffer)?, bytes.len() as u64))
+    }
+
+    /// A script that calls the function which the request names with an array.
+    fn script(&self, array: &[u8]) -> Option<(*mut ngx_chain_t, u64)> {
+        // What is parked was asked for its name before.
+        let callback = poll::callback(self.args()).ok()?;
+        // SAFETY: the pool of a living request, with which the script goes.
+        let script =
+            unsafe { pool::keep((*self.0).pool, poll::script(&callback, array)).as_ref::<'_>()? };
+        self.memory(script)
     }
 
     /// The body of a message that lives as long as the request.

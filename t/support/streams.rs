@@ -59,6 +59,8 @@ pub enum News {
         /// It may have been more.
         at_least: bool,
     },
+    /// One of several channels was deleted.
+    Left(String),
     /// The end.
     End(End),
 }
@@ -219,6 +221,7 @@ impl Listener {
                     None => Some(News::End(end(self.why, source.ended()))),
                     Some(Item::Event(event)) => match event.name.as_str() {
                         "gap" => Some(gap(&lines::parse(&event.data))),
+                        "left" => Some(left(&lines::parse(&event.data)).expect("a channel")),
                         "end" => {
                             self.why = Some(why(&lines::parse(&event.data)["reason"]));
                             None
@@ -330,9 +333,18 @@ fn gap(value: &Value) -> News {
     News::Gap { missed, at_least }
 }
 
+fn left(value: &Value) -> Option<News> {
+    let channel = value.get("left")?.as_str()?;
+    assert_eq!(value["reason"], "deleted");
+    Some(News::Left(channel.to_owned()))
+}
+
 fn json_news(value: &Value) -> News {
     if value.get("missed").is_some() {
         return gap(value);
+    }
+    if let Some(left) = left(value) {
+        return left;
     }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let data = text("data").unwrap_or_else(|| panic!("not a message: {value}"));
@@ -409,6 +421,7 @@ pub fn follow(kind: Kind, port: u16, id: &str) -> Vec<String> {
                 }
                 News::End(_) => break,
                 News::Gap { missed, .. } => panic!("{missed} missed after {:?}", bodies.last()),
+                News::Left(channel) => panic!("nobody has deleted {channel}"),
             }
         }
     }
