@@ -28,6 +28,7 @@
 //! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
 //! | `channel` | which channel a request is about |
+//! | `cors` | refuses pages of other origins, and answers browsers that ask whether they may |
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
 //! | `formats`, `press` | the formats of streams, by number; renders what they get, once for all who get the same |
 //! | `prepared` | replies ready to be sent, one for all who get the same |
@@ -51,6 +52,7 @@
 mod channel;
 mod control;
 mod copies;
+mod cors;
 mod formats;
 mod nginx;
 mod prepared;

@@ -13,13 +13,18 @@ use crate::channel::{self, Channels};
 use crate::nginx::log::Level;
 use crate::nginx::request::{Request, RequestBody, Status};
 use crate::stream::{self, Role};
-use crate::{spool, worker};
+use crate::{cors, spool, worker};
 
 /// The headers that name the kind of event that a message is: ours, and Nchan's.
 const EVENT: [&str; 2] = ["Push-Event", "X-EventSource-Event"];
 
 /// Serves a request to a publisher location.
 pub fn handle(request: &Request) -> Status {
+    cors::answer(request, replies::ACCESS).unwrap_or_else(|| serve(request))
+}
+
+/// Serves a request that may come from where it comes from.
+pub fn serve(request: &Request) -> Status {
     let action = replies::action(request.method());
     // A message without a body to wait for: no old client sends such a request.
     if action == Action::Info && stream::is_handshake(request) {

@@ -13,6 +13,7 @@ use comet::wire::id::Cursors;
 use comet::zone::Subscription;
 
 use crate::channel::{self, Channels};
+use crate::cors;
 use crate::nginx::request::{Request, Status};
 use crate::nginx::{parking, process};
 use crate::prepared::Prepared;
@@ -96,6 +97,9 @@ pub fn first(request: &Request) -> Result<Position, Reply> {
 
 /// Serves a request to a subscriber location.
 pub fn handle(request: &Request) -> Status {
+    if let Some(status) = cors::answer(request, replies::ACCESS) {
+        return status;
+    }
     let action = replies::action(request.method());
     if action == Action::Subscribe {
         return subscribe_when_read(request);
@@ -110,13 +114,16 @@ pub fn handle(request: &Request) -> Status {
 
 /// Serves a request to a location that is a publisher location as well.
 pub fn handle_both(request: &Request) -> Status {
+    if let Some(status) = cors::answer(request, replies::ACCESS_TO_BOTH) {
+        return status;
+    }
     match request.method() {
         b"GET" => subscribe_when_read(request),
         b"OPTIONS" => {
             request.discard_body();
             request.reply(replies::preflight_of_both())
         }
-        _ => publisher::handle(request),
+        _ => publisher::serve(request),
     }
 }
 

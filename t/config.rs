@@ -31,7 +31,7 @@ const SL: &[Context] = &[Server, Location];
 const HSLI: &[Context] = &[Http, Server, Location, LocationIf];
 
 /// Name, a value that loads, contexts in which it is allowed.
-const DIRECTIVES: [(&str, &str, &[Context]); 19] = [
+const DIRECTIVES: [(&str, &str, &[Context]); 21] = [
     ("push_publisher", "", SL),
     ("push_subscriber", "long-poll", SL),
     ("push_subscriber_concurrency", "last", HSL),
@@ -51,6 +51,8 @@ const DIRECTIVES: [(&str, &str, &[Context]); 19] = [
     ("push_max_channel_subscribers", "100", HSL),
     ("push_ignore_queue_on_no_cache", "on", HSL),
     ("push_channel_id", "$arg_id", HSLI),
+    ("push_cors_origin", "https://a.example $arg_origin", HSL),
+    ("push_cors_credentials", "on", HSL),
 ];
 
 fn config_with(context: Context, text: &str) -> Config {

@@ -15,6 +15,7 @@
 //! | [`websocket`] | handshake, frames and compression of WebSockets |
 //! | [`control`] | what a WebSocket client says to change its subscription, and is told |
 //! | [`outbox`] | what a stream's client could not take at once |
+//! | [`cors`] | which pages of other origins may ask, and what browsers are told |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
 //! | [`config`] | every directive, its values, inheritance and defaults |
@@ -26,6 +27,7 @@ pub mod channel_id;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod cors;
 pub mod first;
 pub mod hub;
 pub mod many;

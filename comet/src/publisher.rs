@@ -5,12 +5,19 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 pub use crate::channel_id::no_channel_id;
+use crate::cors::Access;
 use crate::reply::{Reply, ReplyBody};
 use crate::wire::accept;
 use crate::wire::info::{self, ChannelInfo};
 
 /// The methods of a publisher location, as `Allow` and the CORS reply name them.
 const METHODS: &[u8] = b"GET, POST, PUT, DELETE, OPTIONS";
+
+/// What scripts of other origins may send, where `push_cors_origin` says which those are.
+pub const ACCESS: Access = Access {
+    methods: METHODS,
+    headers: b"Authorization, Content-Type, Push-Event, X-EventSource-Event, X-Requested-With",
+};
 
 /// What a request to a publisher location asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +105,7 @@ pub fn not_found() -> Reply {
     Reply::empty(404)
 }
 
-/// OPTIONS: scripts of any origin may publish.
+/// OPTIONS without `push_cors_origin`: scripts of any origin may publish.
 pub fn preflight() -> Reply {
     Reply::empty(200)
         .header("Access-Control-Allow-Origin", &b"*"[..])

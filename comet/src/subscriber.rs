@@ -5,13 +5,28 @@
 use thiserror::Error;
 
 pub use crate::channel_id::no_channel_id;
+use crate::cors::Access;
 use crate::message::{Envelope, Missed, Position, WrittenId};
+use crate::publisher;
 use crate::reply::{Reply, ReplyBody};
 pub use crate::reply::{CHANNEL_HEADER, MISSED_HEADER};
 use crate::wire::http::is_field_value;
 
 /// The methods of a subscriber location, as `Allow` and the CORS reply name them.
 const METHODS: &[u8] = b"GET, OPTIONS";
+
+/// What scripts of other origins may send, where `push_cors_origin` says which those are.
+pub const ACCESS: Access = Access {
+    methods: METHODS,
+    headers: b"Authorization, Cache-Control, If-Modified-Since, If-None-Match, Last-Event-ID, Pragma, X-Requested-With",
+};
+
+/// The same for a location that is for publishers as well.
+pub const ACCESS_TO_BOTH: Access = Access {
+    methods: publisher::ACCESS.methods,
+    headers: b"Authorization, Cache-Control, Content-Type, If-Modified-Since, If-None-Match, Last-Event-ID, Pragma, \
+               Push-Event, X-EventSource-Event, X-Requested-With",
+};
 
 /// What a request to a subscriber location asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +146,7 @@ pub fn released(position: Position) -> Reply {
     }
 }
 
-/// OPTIONS: scripts of any origin may subscribe.
+/// OPTIONS without `push_cors_origin`: scripts of any origin may subscribe.
 pub fn preflight() -> Reply {
     Reply::empty(200)
         .header("Access-Control-Allow-Origin", &b"*"[..])

@@ -64,6 +64,7 @@ fn sample(directive: &Directive) -> &'static [&'static str] {
         "push_subscriber_concurrency" => &["last"],
         "push_park" => &["plain"],
         "push_poll_messages" => &["joined"],
+        "push_cors_origin" => &["https://app.example.com", "$allowed"],
         _ if directive.syntax.contains("on | off") => &["on"],
         _ => &["10"],
     }
@@ -105,6 +106,8 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         ("push_channel_id_split_delimiter", hsl, Args::One),
         ("push_first_message", hsl, Args::Some),
         ("push_websocket_channels", hsl, Args::Some),
+        ("push_cors_origin", hsl, Args::Some),
+        ("push_cors_credentials", hsl, Args::One),
     ];
     for (name, contexts, args) in expected {
         let found = find(name).map(|directive| (directive.contexts, directive.args));
@@ -118,7 +121,7 @@ fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
     const IN_IF: bool = DIRECTIVES[3].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (30, "push_publisher", true));
+    assert_eq!((COUNT, FIRST, IN_IF), (32, "push_publisher", true));
 }
 
 #[test]
@@ -220,6 +223,8 @@ fn bad_values_are_told() {
         ("push_poll_messages", "all"),
         ("push_subscriber", "multi"),
         ("push_subscriber", "json"),
+        ("push_cors_origin", "https://app.example.com/"),
+        ("push_cors_credentials", "true"),
         ("push_subscriber", ""),
         ("push_subscriber", "long-polling"),
         ("push_subscriber_concurrency", "none"),

@@ -22,6 +22,8 @@ pub(super) struct Main {
     pub said: MainConf,
     /// Some location publishes or subscribes. If not, the module does nothing at all (invariant I9).
     pub used: bool,
+    /// Some block has `push_cors_origin`.
+    pub has_origins: bool,
     pub zone: Option<NonNull<ngx_shm_zone_t>>,
     /// Index of the variable `$push_channel_id`.
     pub channel_id: ngx_int_t,

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use comet::config::{Apply, Args, Contexts, Directive, Role, DIRECTIVES};
+use comet::config::{Apply, Args, Contexts, Directive, Role, Valued, DIRECTIVES};
 use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
     ngx_http_handler_pt, ngx_str_t, ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS,
@@ -130,6 +130,7 @@ unsafe extern "C" fn set(
         // SAFETY: nginx is reading this directive.
         let Some(values) = (unsafe { Values::compile(cf) }) else { return CONF_ERROR };
         location.values.set(which, values);
+        main.has_origins |= which == Valued::CorsOrigin;
     }
     CONF_OK
 }

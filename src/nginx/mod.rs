@@ -20,6 +20,7 @@ pub mod conf;
 mod directive;
 pub mod log;
 mod module;
+mod origins;
 pub mod parking;
 pub mod pool;
 pub mod process;

@@ -13,7 +13,7 @@ use nginx_sys::{
 
 use super::conf::{self, Main};
 use super::log::{self, Level};
-use super::{directive, parking, process, text, wake, zone};
+use super::{directive, origins, parking, process, text, wake, zone};
 use crate::worker;
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
@@ -103,6 +103,10 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     unsafe {
         main.channel_id = ngx_http_get_variable_index(cf, &mut name);
         main.zone = zone::add(cf, size, (&raw mut ngx_http_push_module).cast::<c_void>());
+    }
+    if main.has_origins {
+        // SAFETY: this is postconfiguration.
+        unsafe { origins::install() };
     }
     // SAFETY: this is postconfiguration.
     let installed = unsafe { parking::install(cf) };

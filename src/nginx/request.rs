@@ -105,10 +105,20 @@ impl Request {
 
     /// Whether the location that serves this request is a publisher location too.
     pub fn is_pubsub(&self) -> bool {
-        let ours: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t = pubsub;
+        self.is_served_by(pubsub_handler())
+    }
+
+    /// Whether the location that serves this request is one of ours.
+    pub(super) fn is_ours(&self) -> bool {
+        [publisher_handler(), subscriber_handler(), pubsub_handler()]
+            .into_iter()
+            .any(|ours| self.is_served_by(ours))
+    }
+
+    fn is_served_by(&self, ours: ngx_http_handler_pt) -> bool {
         // SAFETY: a plain field of a living request, which nginx sets from the location (`ngx_http_core_find_config_phase`).
         let handler = unsafe { (*self.0).content_handler };
-        handler.is_some_and(|handler| handler as usize == ours as usize)
+        handler.zip(ours).is_some_and(|(handler, ours)| handler as usize == ours as usize)
     }
 
     /// Whether the request is one of HTTP/1.1.
@@ -140,7 +150,7 @@ impl Request {
         }
     }
 
-    fn location(&self) -> &Location {
+    pub(super) fn location(&self) -> &Location {
         // SAFETY: every location has what `create_location` returned, for the life of the cycle, which outlives its
         // requests; nothing writes to it after the configuration was read.
         unsafe { &*(*(*self.0).loc_conf.add(ngx_http_push_module.ctx_index)).cast::<Location>() }
@@ -320,6 +330,10 @@ impl Request {
             return Status::INTERNAL_ERROR;
         }
         let chain = match (&reply.body, message) {
+            // `error_page` may lead to another location, whose replies say nothing of origins.
+            (ReplyBody::ErrorPage, _) if !self.add_origin_fields() => {
+                return Status::INTERNAL_ERROR
+            }
             (ReplyBody::ErrorPage, _) => return Status::error_page(reply.status),
             (ReplyBody::Bytes(array), _) if *is_script => self.script(array),
             (ReplyBody::Bytes(bytes), _) => self.memory(bytes),
@@ -451,7 +465,7 @@ impl Request {
     }
 
     /// The value must live as long as the request.
-    fn add_header(&self, name: &'static str, value: &[u8]) -> bool {
+    pub(super) fn add_header(&self, name: &'static str, value: &[u8]) -> bool {
         // SAFETY: a living request whose list of reply headers is initialised; all zeros is a valid element.
         unsafe {
             let header: *mut ngx_table_elt_t =

@@ -410,4 +410,25 @@ pub const DIRECTIVES: &[Directive] = &[
             FLAG.set("push_ignore_queue_on_no_cache", &mut conf.ignore_queue_on_no_cache, args)
         }),
     },
+    Directive {
+        name: "push_cors_origin",
+        contexts: HSL,
+        args: Args::Some,
+        syntax: "push_cors_origin value…",
+        default: "—",
+        doc: "Says which other origins' pages may ask, and refuses those of others with 403; the values may contain \
+              variables: `https://app.example.com`, `https://*.example.com`, `null` or `*`.",
+        apply: Apply::Values(Valued::CorsOrigin, LocationConf::set_cors_origins),
+    },
+    Directive {
+        name: "push_cors_credentials",
+        contexts: HSL,
+        args: Args::One,
+        syntax: "push_cors_credentials on | off",
+        default: "off",
+        doc: "With `on`, pages of the origins in `push_cors_origin` may send cookies and other credentials.",
+        apply: Apply::Location(|conf, args| {
+            FLAG.set("push_cors_credentials", &mut conf.cors_credentials, args)
+        }),
+    },
 ];

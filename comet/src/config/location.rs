@@ -2,6 +2,7 @@
 
 use super::value::{self, Kind};
 use super::{ConfigError, Warning};
+use crate::cors;
 use crate::first::{self, BadFirst};
 use crate::many::MAX_CHANNELS;
 use crate::poll::PollForm;
@@ -107,6 +108,12 @@ pub(super) const POLL_FORM: Kind<PollForm> = Kind::new(
     "\"one\", \"multipart\" or \"joined\"",
 );
 
+/// One value of `push_cors_origin`.
+const ORIGIN: Kind<()> = Kind::new(
+    |text| cors::is_origin(text).then_some(()),
+    "any of \"https://app.example.com\" or another origin, without a path, \"https://*.example.com\", \"null\" and \"*\"",
+);
+
 const MIN_LENGTH: &str = "push_min_message_buffer_length";
 const MAX_LENGTH: &str = "push_max_message_buffer_length";
 const LENGTH: &str = "push_message_buffer_length";
@@ -165,6 +172,8 @@ pub struct LocationConf {
     pub websocket_deflate: Option<bool>,
     /// `push_websocket_info`.
     pub websocket_info: Option<bool>,
+    /// `push_cors_credentials`.
+    pub cors_credentials: Option<bool>,
 }
 
 /// What holds for a request: every setting with its default.
@@ -212,6 +221,8 @@ pub struct Settings {
     pub websocket_deflate: bool,
     /// Whether a publisher's WebSocket frame is answered with the channel info; what the role says if nobody said.
     pub websocket_info: Option<bool>,
+    /// Whether pages of other origins may send cookies and the like.
+    pub cors_credentials: bool,
 }
 
 impl Default for Settings {
@@ -239,6 +250,7 @@ impl Default for Settings {
             poll_form: PollForm::default(),
             websocket_deflate: true,
             websocket_info: None,
+            cors_credentials: false,
         }
     }
 }
@@ -252,11 +264,13 @@ pub enum Valued {
     FirstMessage,
     /// `push_websocket_channels`.
     WebSocketChannels,
+    /// `push_cors_origin`.
+    CorsOrigin,
 }
 
 impl Valued {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 impl LocationConf {
@@ -308,6 +322,7 @@ impl LocationConf {
             poll_form,
             websocket_deflate,
             websocket_info,
+            cors_credentials,
         } = self;
         inherit(transports, &parent.transports);
         inherit(id_delimiter, &parent.id_delimiter);
@@ -328,6 +343,7 @@ impl LocationConf {
         inherit(poll_form, &parent.poll_form);
         inherit(websocket_deflate, &parent.websocket_deflate);
         inherit(websocket_info, &parent.websocket_info);
+        inherit(cors_credentials, &parent.cors_credentials);
         Ok(warnings)
     }
 
@@ -383,6 +399,7 @@ impl LocationConf {
             poll_form: self.poll_form.unwrap_or(default.poll_form),
             websocket_deflate: self.websocket_deflate.unwrap_or(default.websocket_deflate),
             websocket_info: self.websocket_info.or(default.websocket_info),
+            cors_credentials: self.cors_credentials.unwrap_or(default.cors_credentials),
         }
     }
 
@@ -433,6 +450,15 @@ impl LocationConf {
     /// `push_channel_id`.
     pub(super) fn set_channel_id(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
         self.set_valued("push_channel_id", Valued::ChannelId, args)
+    }
+
+    /// `push_cors_origin`. What has no variables is checked now.
+    pub(super) fn set_cors_origins(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
+        let directive = "push_cors_origin";
+        for arg in args.iter().filter(|arg| !arg.contains(&b'$')) {
+            ORIGIN.read(directive, &[arg])?;
+        }
+        self.set_valued(directive, Valued::CorsOrigin, args)
     }
 
     /// `push_first_message`. What has no variables is checked now.
@@ -694,6 +720,7 @@ mod tests {
             poll_form: Some(PollForm::Joined),
             websocket_deflate: Some(true),
             websocket_info: Some(true),
+            cors_credentials: Some(true),
             ..LocationConf::default()
         };
         let mut child = LocationConf::default();
@@ -718,6 +745,7 @@ mod tests {
             poll_form: Some(PollForm::One),
             websocket_deflate: Some(false),
             websocket_info: Some(false),
+            cors_credentials: Some(false),
             ..LocationConf::default()
         };
         let mut child = own.clone();
@@ -749,6 +777,7 @@ mod tests {
             poll_form: Some(PollForm::Multipart),
             websocket_deflate: Some(true),
             websocket_info: Some(true),
+            cors_credentials: Some(true),
             ..LocationConf::default()
         };
         assert_eq!(
@@ -775,7 +804,25 @@ mod tests {
                 poll_form: PollForm::Multipart,
                 websocket_deflate: true,
                 websocket_info: Some(true),
+                cors_credentials: true,
             }
         );
+    }
+
+    #[test]
+    fn origins_are_checked_unless_they_have_variables() {
+        let set = |args: &[&[u8]]| LocationConf::default().set_cors_origins(args);
+        let texts: [&[u8]; 5] =
+            [b"https://a.example", b"https://*.a.example:8443", b"*", b"null", b"$allowed"];
+        let mut conf = LocationConf::default();
+        assert_eq!(conf.set_cors_origins(&texts), Ok(()));
+        assert_eq!(conf.valued, [Valued::CorsOrigin]);
+        let directive = "push_cors_origin";
+        assert_eq!(conf.set_cors_origins(&[b"*"]), Err(ConfigError::Duplicate { directive }));
+        assert!(matches!(set(&[]), Err(ConfigError::Count { .. })));
+        for value in [&b"a.example"[..], b"https://a.example/", b"*.a.example", b""] {
+            let error = set(&[b"https://a.example", value]).map_err(|error| error.to_string());
+            assert!(matches!(&error, Err(text) if text.contains("without a path")), "{error:?}");
+        }
     }
 }

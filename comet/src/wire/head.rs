@@ -16,10 +16,11 @@ const fn known(name: &'static str, values: &'static [&'static str]) -> Known {
 }
 
 /// What browsers, common programs and proxies send, and what we reply; by the length of the name.
-const KNOWN: [Known; 51] = [
+const KNOWN: [Known; 55] = [
     known("TE", &[]),
     known("DNT", &["1"]),
     known("Via", &[]),
+    known("Vary", &["Origin"]),
     known("Host", &["localhost", "127.0.0.1"]),
     known("host", &[]),
     known("Range", &[]),
@@ -77,6 +78,9 @@ const KNOWN: [Known; 51] = [
         &["permessage-deflate; client_max_window_bits", "permessage-deflate"],
     ),
     known("Upgrade-Insecure-Requests", &["1"]),
+    known("Access-Control-Allow-Origin", &["*"]),
+    known("Access-Control-Expose-Headers", &["Last-Modified, Etag, Push-Missed, Push-Channel"]),
+    known("Access-Control-Allow-Credentials", &["true"]),
 ];
 
 /// The first code.
@@ -87,7 +91,7 @@ const LINE: u8 = 0;
 const SEPARATOR: &[u8] = b":";
 const LINE_END: &[u8] = b"\n";
 /// The longest name, and one more.
-const LENGTHS: usize = 27;
+const LENGTHS: usize = 34;
 
 /// For each length of a name the first of [`KNOWN`] that is not shorter.
 const BY_LENGTH: [u8; LENGTHS] = by_length();
