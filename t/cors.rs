@@ -156,12 +156,14 @@ fn replies_that_nginx_makes_say_it_too(workers: usize) {
             .server(
                 "location = /small { push_publisher; client_max_body_size 10; }
                  location = /denied { push_publisher; deny all; }
+                 location = /limited { push_publisher; limit_except GET { deny all; } }
                  location = /returned { push_subscriber; if ($arg_go) { return 402; } }",
             ),
     );
     for (request, status) in [
         (Request::post("/small?id=a", "more than ten bytes"), 413),
         (Request::post("/denied?id=a", "one"), 403),
+        (Request::post("/limited?id=a", "one"), 403),
         (Request::get("/returned?id=a&go=1"), 402),
         (Request::post(&publisher("a"), vec![b'x'; 200_000]), 507),
     ] {

@@ -19,6 +19,7 @@ on_1_and_4_workers!(
     put_acts_as_post,
     delete_is_200_with_the_info_from_before,
     delete_forgets_the_messages,
+    what_limit_except_lets_pass_is_served,
     options_is_200_with_cors_headers,
     options_creates_no_channel,
     other_methods_are_405_with_allow,
@@ -157,6 +158,20 @@ fn delete_forgets_the_messages(workers: usize) {
     nginx.publish("a", "two");
     assert_eq!(subscriber.response().expect_status(200).text(), "two");
     assert_eq!(nginx.queue("a"), ["two"]);
+}
+
+fn what_limit_except_lets_pass_is_served(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers).server(
+        "push_channel_id $arg_id;
+         location /allowed { push_publisher; limit_except GET { allow 127.0.0.1; deny all; } }
+         location /denied { push_publisher; limit_except GET { deny all; } }
+         location /both { push_pubsub interval-poll; limit_except POST { allow 127.0.0.1; deny all; } }",
+    ));
+    nginx.request(&Request::post("/allowed?id=a", "one")).expect_status(202);
+    nginx.request(&Request::post("/denied?id=a", "two")).expect_status(403);
+    assert_eq!(nginx.info_at("/denied?id=a").map(|info| info.messages), Some(1));
+    assert_eq!(nginx.get("/both?id=a").expect_status(200).text(), "one");
+    nginx.request(&Request::new("DELETE", "/allowed?id=a")).expect_status(200);
 }
 
 fn options_is_200_with_cors_headers(workers: usize) {

@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 use comet::config::{LocationConf, MainConf, Settings};
 use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_int_t, ngx_shm_zone_t};
 
+use super::directive;
 use super::log::{self, Level};
 use super::module::ngx_http_push_module;
 use super::pool;
@@ -62,6 +63,8 @@ pub(super) unsafe extern "C" fn merge_location(
     // has a reference to either.
     let (parent, child) = unsafe { (&*parent.cast::<Location>(), &mut *child.cast::<Location>()) };
     child.values.inherit(&parent.values);
+    // SAFETY: nginx is merging this block.
+    unsafe { directive::serve_limited(cf, parent.said.role) };
     match child.said.merge(&parent.said) {
         Ok(warnings) => {
             for warning in warnings {

@@ -5,9 +5,9 @@ use std::ffi::{c_char, c_void};
 use comet::config::{Apply, Args, Contexts, Directive, Role, Valued, DIRECTIVES};
 use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_str_t, ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS,
-    NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
+    ngx_str_t, ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1,
+    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
+    NGX_HTTP_SRV_CONF,
 };
 
 use super::conf::{self, CONF_ERROR, CONF_OK};
@@ -118,13 +118,8 @@ unsafe extern "C" fn set(
     }
     if let (None, Some(role)) = (before, location.said.role) {
         main.used = true;
-        let handler = match role {
-            Role::Publisher => request::publisher_handler(),
-            Role::Subscriber => request::subscriber_handler(),
-            Role::Both => request::pubsub_handler(),
-        };
         // SAFETY: nginx is reading this block.
-        unsafe { install(cf, handler) };
+        unsafe { install(cf, role) };
     }
     if let Apply::Values(which, _) = directive.apply {
         // SAFETY: nginx is reading this directive.
@@ -135,16 +130,46 @@ unsafe extern "C" fn set(
     CONF_OK
 }
 
-/// Makes a function the content handler of the block that is being read.
+/// Makes the content handler that belongs to a role that of the block that is being read.
 ///
 /// # Safety
 ///
 /// `cf` must be nginx's, inside `http`.
-unsafe fn install(cf: *mut ngx_conf_t, handler: ngx_http_handler_pt) {
+unsafe fn install(cf: *mut ngx_conf_t, role: Role) {
+    let handler = match role {
+        Role::Publisher => request::publisher_handler(),
+        Role::Subscriber => request::subscriber_handler(),
+        Role::Both => request::pubsub_handler(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { (*core_of(cf)).handler = handler };
+}
+
+/// Has what a `limit_except` block lets pass served as its location serves everything else: nginx takes the content handler
+/// from the block.
+///
+/// # Safety
+///
+/// `cf` must be nginx's, merging the block with a location of this role.
+pub(super) unsafe fn serve_limited(cf: *mut ngx_conf_t, role: Option<Role>) {
+    // SAFETY: the caller's promise: while a block is merged, the context is its own (`ngx_http_merge_locations`).
+    unsafe {
+        let core = core_of(cf);
+        if let (Some(role), true) = (role, (*core).lmt_excpt() != 0 && (*core).handler.is_none()) {
+            install(cf, role);
+        }
+    }
+}
+
+/// nginx's own configuration of the block that is being read or merged.
+///
+/// # Safety
+///
+/// `cf` must be nginx's, inside `http`.
+unsafe fn core_of(cf: *mut ngx_conf_t) -> *mut ngx_http_core_loc_conf_t {
     // SAFETY: the core module is there, and its location configuration is of this type.
     unsafe {
         let context: *mut ngx_http_conf_ctx_t = (*cf).ctx.cast();
-        let core = *(*context).loc_conf.add(ngx_http_core_module.ctx_index);
-        (*core.cast::<ngx_http_core_loc_conf_t>()).handler = handler;
+        (*(*context).loc_conf.add(ngx_http_core_module.ctx_index)).cast()
     }
 }
