@@ -45,6 +45,8 @@ fn config(workers: usize) -> Config {
          location = /both { push_pubsub; }
          location = /interval { push_subscriber interval-poll; }
          location = /streams { push_subscriber eventsource websocket stream; }
+         location = /iframe { push_subscriber iframe; }
+         location = /multipart { push_subscriber multipart; }
          location = /socket { push_subscriber websocket; }
          location = /short { push_subscriber; push_subscriber_timeout 1s; }
          location = /first { push_subscriber; push_subscriber_concurrency first; }
@@ -243,6 +245,8 @@ fn streams_and_websockets_say_it_in_their_heads(workers: usize) {
             (event_source::request(target), 200),
             (json_request(target), 200),
             (Request::get(target).header("Accept", "x/stream"), 200),
+            (Request::get("/iframe?id=a"), 200),
+            (Request::get("/multipart?id=a"), 200),
         ];
         let mut open = Vec::new();
         for (request, status) in requests {
@@ -252,7 +256,7 @@ fn streams_and_websockets_say_it_in_their_heads(workers: usize) {
             expect_readable(&response, APP);
             open.push(client);
         }
-        nginx.wait_for_subscribers("a", 5);
+        nginx.wait_for_subscribers("a", 7);
         nginx.publish("a", "one").expect_status(201);
         for (place, client) in open.iter_mut().enumerate().filter(|(place, _)| *place != 2) {
             let mut seen = Vec::new();
