@@ -1110,7 +1110,7 @@ fn decide_for_many(
     }
     let mut deliveries = Vec::with_capacity(slice.keys.len());
     /// Who stands so and gets its messages in such a way gets this, and stands so afterwards.
-    type Known = ((Rc<Standing>, bool, PollForm), (Outlook, Rc<Standing>));
+    type Known = (Rc<Standing>, (bool, PollForm), (Outlook, Rc<Standing>));
     // Nearly all stand at the same places.
     let mut last: Option<Known> = None;
     for key in &slice.keys {
@@ -1122,7 +1122,7 @@ fn decide_for_many(
         }
         let kind = (seat.flow.is_some(), seat.form);
         let (outlook, come) = match &last {
-            Some((known, known_kind, outlook, come))
+            Some((known, known_kind, (outlook, come)))
                 if *known_kind == kind && (Rc::ptr_eq(known, &standing) || *known == standing) =>
             {
                 (outlook.clone(), Rc::clone(come))
@@ -1132,7 +1132,7 @@ fn decide_for_many(
                     look_into_many(zone, copies, received, members, &standing, &seat, now);
                 let come = Rc::new(come);
                 let of_known = (outlook.clone(), Rc::clone(&come));
-                last = Some(((Rc::clone(&standing), stays, form), of_known));
+                last = Some((Rc::clone(&standing), kind, of_known));
                 (outlook, come)
             }
         };
