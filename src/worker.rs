@@ -1210,11 +1210,16 @@ fn gather(
                 break;
             }
             ManyAnswer::Gone { from } => {
-                found.standing = found.standing.without(from);
-                if found.standing.is_over() {
+                let rest = found.standing.without(from);
+                if rest.is_over() {
                     found.end = Some(End::Deleted);
+                    // What comes before the end comes first: then the last channel is found to have gone again.
+                    if found.steps.is_empty() && found.left.is_empty() {
+                        found.standing = rest;
+                    }
                     break;
                 }
+                found.standing = rest;
                 found.left.extend(members.get(from).map(|member| Rc::clone(&member.name)));
             }
         }

@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use support::event_source::EventSource;
 use support::lines::{json_request, Lines};
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
-use support::streams::{self, Kind, News, Why};
+use support::streams::{self, End, Kind, News, Why};
 use support::websocket::Handshake;
 use support::{load, on_1_and_4_workers, wait, Config, Cursor, Nginx, Request};
 
@@ -356,6 +356,19 @@ fn deleting_all_channels_ends_the_subscription(workers: usize) {
         }
         delete(&nginx, "b");
         stream.expect_end(Why::Deleted);
+        // Both at once: the first may be told by itself, or with the end.
+        for _ in 0..10 {
+            let mut stream = kind.listen(nginx.port(), "a,b");
+            nginx.wait_for_subscribers("b", 1);
+            delete(&nginx, "a,b");
+            let mut news = stream.next();
+            if let News::Left(channel) = &news {
+                assert_eq!(channel, "a");
+                news = stream.next();
+            }
+            let why = Some(Why::Deleted);
+            assert_eq!(news, News::End(End { why, orderly: true }), "{kind:?}");
+        }
     }
     let mut client = nginx.client();
     client.send(&Request::get(&subscriber("a,b")));

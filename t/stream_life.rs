@@ -575,6 +575,7 @@ fn a_slow_reader_is_told_what_it_has_missed(kind: Kind, workers: usize) {
     let (mut next, mut gaps, mut last_id) = (0, 0, None);
     while next < MESSAGES {
         match slow.next() {
+            News::Left(channel) => panic!("nobody has deleted {channel}"),
             News::Message { id, data } => {
                 assert_eq!(number_of(&data), next);
                 next += 1;

@@ -56,7 +56,8 @@ impl Zone<'_> {
                     }
                 }
                 Answer::Conflict => end = ManyAnswer::Conflict,
-                Answer::Gone => end = ManyAnswer::Gone { from },
+                Answer::Gone if end == ManyAnswer::UpToDate => end = ManyAnswer::Gone { from },
+                Answer::Gone => {}
             }
         }
         let Some((from, next)) = first else { return end };
