@@ -11,7 +11,7 @@ prefix=/usr/share/nginx
 install -D -m 644 "$BUILD/ngx_http_push_module.so" /usr/lib/nginx/modules/ngx_http_push_module.so
 install -m 644 "$ROOT/nginx-conf/docker.conf" /etc/nginx/nginx.conf
 mkdir -p "$prefix/html" "$prefix/logs"
-cp -R "$ROOT/nginx-conf/html/." "$prefix/html/"
+cp -RL "$ROOT/nginx-conf/html/." "$prefix/html/"
 chmod -R a+rX "$prefix/html"
 # Containers log to their output.
 ln -sf /dev/stderr "$prefix/logs/error.log"

@@ -43,7 +43,7 @@ fi
 # prepare PREFIX: what every configuration in nginx-conf/ expects below its prefix
 prepare() {
     mkdir -p "$1/conf" "$1/modules" "$1/logs" "$1/html" &&
-        cp -R "$ROOT/nginx-conf/html/." "$1/html/" && chmod -R a+rX "$1/html" &&
+        cp -RL "$ROOT/nginx-conf/html/." "$1/html/" && chmod -R a+rX "$1/html" &&
         put_file "$module" "$1/modules/ngx_http_push_module.so"
 }
 worker_can_read() {
@@ -108,9 +108,14 @@ location_of() {
 base=$scheme://localhost
 publisher=$base$(location_of publish)
 subscriber=$base$(location_of subscribe)
+address=$(sed -E 's|(//[^/]*/).*|\1|' <<<"$publisher")
+printf '\n  nginx is running: %s\n' "$address"
+# These pages are about /pub and /sub.
+if [[ $publisher == "$address"pub\?* ]]; then
+    printf '\n  One page for each way to receive:\n'
+    for page in long-poll eventsource websocket stream client classic; do printf '    %s\n' "$address$page.html"; done
+fi
 cat <<TEXT
-
-  nginx is running: $(sed -E 's|(//[^/]*/).*|\1|' <<<"$publisher")
 
   Publish a message, and look at the channel:
     curl$curl_options -d 'hello' '$publisher'
