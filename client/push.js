@@ -238,8 +238,11 @@ export function subscribe(url, options = {}) {
       link.signal.addEventListener("abort", () => source.close());
       source.onopen = () => { failures = 0; link.open(); };
       for (const name of new Set(["message", ...events])) {
-        source.addEventListener(name, ({ lastEventId, data }) =>
-          link.message({ id: lastEventId, data, event: name === "message" ? undefined : name }));
+        source.addEventListener(name, (event) => {
+          // The browser's own "open" and "error" are no messages.
+          if (!(event instanceof MessageEvent)) return;
+          link.message({ id: event.lastEventId, data: event.data, event: name === "message" ? undefined : name });
+        });
       }
       source.addEventListener("gap", ({ data }) => {
         const { missed, at_least } = JSON.parse(data);
