@@ -213,6 +213,84 @@ fn a_gap_is_shown_by_event_source_and_fetch() {
     }
 }
 
+/// The page that shows one technique, and `push.js` all of them, through a reload and the death of all workers.
+fn a_page_shows_everything(page: &str, open: &str) {
+    let (mut nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&base);
+    browser.click(&browser.element(&format!("a[href='{page}']")));
+    let status = || browser.run("return document.querySelector('#status').textContent");
+    let expect = |expected: &[&str]| {
+        let rows = || {
+            browser.run("return [...document.querySelectorAll('#messages li')].map((row) => row.textContent)")
+        };
+        wait::until_true("the messages", || {
+            rows().as_array().is_some_and(|rows| rows.len() >= expected.len())
+        });
+        let rows = rows();
+        let rows = rows.as_array().expect("a list");
+        assert_eq!(rows.len(), expected.len(), "{page}: {rows:?}");
+        for (row, text) in rows.iter().zip(expected) {
+            assert!(row.as_str().expect("a text").contains(text), "{page}: {row} {text}");
+        }
+        wait::until_true("the status", || status().as_str().expect("a text").contains(open));
+    };
+    expect(&[]);
+    browser.type_into(&browser.element("input[name=message]"), "<b>one</b>");
+    browser.click(&browser.element("form button"));
+    expect(&["<b>one</b>"]);
+    nginx.reload();
+    nginx.publish("demo", "two");
+    expect(&["<b>one</b>", "two"]);
+    nginx.wait_for_subscribers("demo", 1);
+    for worker in nginx.workers() {
+        nginx.kill_worker(worker);
+    }
+    nginx.publish("demo", "three");
+    expect(&["<b>one</b>", "two", "three"]);
+}
+
+#[test]
+fn every_technique_has_its_page() {
+    a_page_shows_everything("long-poll.html", "waiting");
+    a_page_shows_everything("eventsource.html", "waiting");
+    a_page_shows_everything("websocket.html", "waiting");
+    a_page_shows_everything("stream.html", "waiting");
+    a_page_shows_everything("client.html", "open, websocket");
+}
+
+#[test]
+fn the_clients_transports_can_be_chosen() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&format!("{base}/client.html?channel=other"));
+    nginx.publish("other", "one");
+    let status = browser.element("#status");
+    for (transport, next) in
+        [("websocket", "eventsource"), ("eventsource", "stream"), ("stream", "long-poll")]
+    {
+        wait::until_true(transport, || browser.text(&status) == format!("open, {transport}"));
+        browser.click(&browser.element(&format!("[value={transport}]")));
+        wait::until_true(next, || browser.text(&status) == format!("open, {next}"));
+        nginx.wait_for_subscribers("other", 1);
+        nginx.publish("other", next);
+        wait::until_true("the message", || {
+            browser.text(&browser.element("#messages li:last-child")).contains(next)
+        });
+    }
+    assert_eq!(browser.elements("#messages li").len(), 4);
+    assert_eq!(browser.console_errors(), [""; 0]);
+}
+
+#[test]
+fn the_pages_can_be_read_in_a_minute() {
+    for page in ["long-poll", "eventsource", "websocket", "stream", "client", "classic"] {
+        let path = support::config::project_file(&format!("nginx-conf/html/{page}.html"));
+        let lines = std::fs::read_to_string(path).expect("a page").lines().count();
+        assert!(lines < 60, "{page}: {lines} lines");
+    }
+}
+
 #[test]
 fn the_form_works_without_javascript() {
     let (nginx, base) = start("quickstart.conf");

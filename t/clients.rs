@@ -17,6 +17,8 @@ use support::{on_1_and_4_workers, wait, Config, Nginx, Request};
 on_1_and_4_workers!(
     eventsource_of_npm_gets_everything,
     ws_of_npm_gets_everything,
+    our_own_client_gets_everything_by_stream,
+    our_own_client_gets_everything_by_long_poll,
     websockets_of_python_gets_everything,
     nchans_library_gets_everything_by_websocket,
     nchans_library_gets_everything_by_event_source,
@@ -130,6 +132,14 @@ fn eventsource_of_npm_gets_everything(workers: usize) {
 
 fn ws_of_npm_gets_everything(workers: usize) {
     gets_everything(workers, |nginx| node("ws", &url(nginx, "ws", "a")));
+}
+
+fn our_own_client_gets_everything_by_stream(workers: usize) {
+    gets_everything(workers, |nginx| node("stream", &url(nginx, "http", "a")));
+}
+
+fn our_own_client_gets_everything_by_long_poll(workers: usize) {
+    gets_everything(workers, |nginx| node("long-poll", &url(nginx, "http", "a")));
 }
 
 fn websockets_of_python_gets_everything(workers: usize) {

@@ -297,10 +297,7 @@ fn messages_missed_are_told() {
         page.browser.run("window.last = subscription.id; subscription.close()");
         let later: Vec<String> = (0..20).map(|number| number.to_string()).collect();
         later.iter().for_each(|text| drop(nginx.publish("a", text.as_str())));
-        page.subscribe_again(
-            "/sub?id=a",
-            &format!("transports: ['{transport}'], from: last"),
-        );
+        page.subscribe_again("/sub?id=a", &format!("transports: ['{transport}'], from: last"));
         page.expect_texts(&later[15..]);
         assert_eq!(page.get("gaps"), json!([{ "missed": 15, "atLeast": false }]), "{transport}");
     }

@@ -1,7 +1,9 @@
-// Prints every message of a channel, a line each: node client.mjs eventsource|ws URL
-// What an application would write with these libraries: EventSource resumes by itself, a WebSocket by the last id.
+// Prints every message of a channel, a line each: node client.mjs eventsource|ws|stream|long-poll URL
+// What an application would write with these libraries: EventSource resumes by itself, a WebSocket by the last id, and
+// push.js, which has the other two, does all that.
 import { EventSource } from "eventsource";
 import WebSocket from "ws";
+import { subscribe } from "../../client/push.js";
 
 const [kind, url] = process.argv.slice(2);
 const print = (text) => process.stdout.write(text + "\n");
@@ -28,4 +30,14 @@ function receiveFrames(id = "") {
   });
 }
 
-({ eventsource: receiveEvents, ws: receiveFrames })[kind]();
+function receive() {
+  subscribe(url, {
+    transports: [kind],
+    retry: { min: 50, max: 1000 },
+    onmessage: ({ data }) => print(data),
+    ongap: ({ missed }) => print("gap " + missed),
+    onstatus: ({ state, reason }) => { if (state === "closed") print(reason === "deleted" ? "end" : reason); },
+  });
+}
+
+({ eventsource: receiveEvents, ws: receiveFrames, "stream": receive, "long-poll": receive })[kind]();
