@@ -87,10 +87,8 @@ export function subscribe(url, options = {}) {
   /** What was told of the gap after a message, as a gap is told again to who comes again. */
   let gap = { after: /** @type {string | undefined} */ (undefined), missed: -1 };
 
-  /**
-   * An error in a handler is the page's, and no reason to lose the connection.
-   * @type {<T>(handler: ((value: T) => void) | undefined, value: T) => void}
-   */
+  // An error in a handler is the page's, and no reason to lose the connection.
+  /** @type {<T>(handler: ((value: T) => void) | undefined, value: T) => void} */
   const call = (handler, value) => {
     try {
       handler?.call(options, value);
@@ -106,23 +104,21 @@ export function subscribe(url, options = {}) {
     if (closed) return;
     closed = true;
     clearInterval(clock);
-    globalThis.removeEventListener?.("online", wake);
-    globalThis.removeEventListener?.("pageshow", wake);
+    listening.abort();
     cut(reason);
     tell("closed", reason);
   }
 
   // A connection may not outlive a sleep or a change of networks, and nobody says so.
-  const wake = (/** @type {Event} */ event) => {
-    if (event.type !== "pageshow" || /** @type {PageTransitionEvent} */ (event).persisted) cut("the page woke up");
-  };
+  const wake = (/** @type {boolean} */ slept) => slept && cut("the page woke up");
   let ticked = Date.now();
   const clock = setInterval(() => {
-    if (Date.now() - ticked > ASLEEP) cut("the page woke up");
+    wake(Date.now() - ticked > ASLEEP);
     ticked = Date.now();
   }, ASLEEP / 9);
-  globalThis.addEventListener?.("online", wake);
-  globalThis.addEventListener?.("pageshow", wake);
+  const listening = new AbortController();
+  globalThis.addEventListener?.("online", () => wake(true), { signal: listening.signal });
+  globalThis.addEventListener?.("pageshow", (event) => wake(event.persisted), { signal: listening.signal });
 
   /** Doubles with each failure, and differs from client to client. @type {(failures: number) => number} */
   const backoff = (failures) =>
@@ -197,14 +193,9 @@ export function subscribe(url, options = {}) {
     Promise.resolve(link).then(receive[by]).catch((error) => link.end({ reason: String(error.message) }));
   });
 
-  /**
-   * The address from a message on. Its arguments stay as they are written, for so nginx takes them.
-   * @type {(after: string | undefined) => string}
-   */
-  const resumed = (after) => {
-    const { href } = address;
-    return after ? `${href}${href.includes("?") ? "&" : "?"}last_event_id=${encodeURIComponent(after)}` : href;
-  };
+  /** The address from a message on. Its arguments stay as they are written, for so nginx takes them. */
+  const resumed = (/** @type {string | undefined} */ after) =>
+    address.href + (after ? `${address.href.includes("?") ? "&" : "?"}last_event_id=${encodeURIComponent(after)}` : "");
 
   /** @type {Record<Transport, (link: Link) => void | Promise<void>>} */
   const receive = {

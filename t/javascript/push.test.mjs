@@ -180,6 +180,21 @@ test("a transport that is held back or cut off at once does not work", async () 
   ]);
 });
 
+test("an end that the server wants is no failure", async () => {
+  await start({ transports: ["websocket", "stream"] });
+  for (const [code, reason] of [[1012, "worker leaves"], [1000, "timeout"], [1012, ""], [4000, "missed 1 messages"], [1000, ""]]) {
+    sockets.at(-1).onopen();
+    sockets.at(-1).end(code, reason);
+    await pass(1000);
+  }
+  assert.equal(sockets.length, 6);
+  assert.equal(requests.length, 0);
+  sockets.at(-1).onopen();
+  sockets.at(-1).end(1008, "another subscriber came");
+  await settle();
+  assert.deepEqual(news().at(-1), "closed websocket conflict");
+});
+
 test("a stream without pings is begun anew", async () => {
   await start({ transports: ["stream"], silence: 40_000 });
   const { reply, push } = lines();
