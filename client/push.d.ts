@@ -44,8 +44,9 @@ export interface Options {
   /** Which to try, in this order. All, beginning with `websocket`, unless given. */
   transports?: Transport[];
   /**
-   * Where to begin: with the oldest message that is stored (unless given), after the message of an id, or with what
-   * is published from now on. Until the first message has come, `newest` begins anew with each connection.
+   * Where to begin: where the location does (unless given; `push_first_message`, with the oldest message that is stored),
+   * after the message of an id, or with what is published from now on. Until the first message has come, `newest` begins
+   * anew with each connection.
    */
   from?: "oldest" | "newest" | (string & {});
   /** The shortest and the longest pause before another attempt, in milliseconds: 500 and 30,000 unless given. */

@@ -260,6 +260,26 @@ fn every_technique_has_its_page() {
 }
 
 #[test]
+fn the_forever_iframe_has_its_page() {
+    let (nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&format!("{base}/classic.html?by=iframe"));
+    let list = browser.element("#messages");
+    nginx.wait_for_subscribers("demo", 1);
+    browser.type_into(&browser.element("input[name=message]"), "one");
+    browser.click(&browser.element("form button"));
+    expect_message(&browser, "message=one");
+    nginx.reload();
+    nginx.publish("demo", "<b>two</b>");
+    expect_message(&browser, "<b>two</b>");
+    assert_eq!(browser.text(&list).lines().count(), 2);
+    nginx.wait_for_subscribers("demo", 1);
+    nginx.request(&support::Request::new("DELETE", "/pub?id=demo")).expect_status(200);
+    let status = browser.element("#status");
+    wait::until_true("the end", || browser.text(&status) == "ended: deleted");
+}
+
+#[test]
 fn the_clients_transports_can_be_chosen() {
     let (nginx, base) = start("quickstart.conf");
     let browser = Browser::start(Wishes::default());
