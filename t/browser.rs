@@ -280,6 +280,31 @@ fn the_forever_iframe_has_its_page() {
 }
 
 #[test]
+fn jsonp_has_its_page() {
+    let (mut nginx, base) = start("quickstart.conf");
+    let browser = Browser::start(Wishes::default());
+    browser.open(&format!("{base}/classic.html?by=jsonp"));
+    let list = browser.element("#messages");
+    nginx.wait_for_subscribers("demo", 1);
+    nginx.publish("demo", "one");
+    expect_message(&browser, "one");
+    nginx.reload();
+    nginx.publish("demo", "<b>two</b>");
+    expect_message(&browser, "<b>two</b>");
+    nginx.wait_for_subscribers("demo", 1);
+    for worker in nginx.workers() {
+        nginx.kill_worker(worker);
+    }
+    nginx.publish("demo", "three");
+    expect_message(&browser, "three");
+    assert_eq!(browser.text(&list).lines().count(), 3);
+    nginx.wait_for_subscribers("demo", 1);
+    nginx.request(&support::Request::new("DELETE", "/pub?id=demo")).expect_status(200);
+    let status = browser.element("#status");
+    wait::until_true("the end", || browser.text(&status) == "ended: deleted");
+}
+
+#[test]
 fn the_clients_transports_can_be_chosen() {
     let (nginx, base) = start("quickstart.conf");
     let browser = Browser::start(Wishes::default());
