@@ -13,6 +13,8 @@ use crate::reply::Reply;
 const ANY: &[u8] = b"*";
 /// The origin of a page that has none: a file, or a frame in a sandbox.
 const OPAQUE: &[u8] = b"null";
+/// No other origin.
+const OWN: &[u8] = b"self";
 /// The headers of our replies that scripts may read.
 const EXPOSED: &[u8] = b"Last-Modified, Etag, Push-Missed, Push-Channel";
 /// How long a browser may remember what it was told, in seconds: as long as any does.
@@ -22,7 +24,7 @@ const MAX_AGE: &[u8] = b"7200";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy<'a> {
     /// Those of `push_cors_origin`, evaluated: an origin, `https://*.example.com`, `*` or `null`. Anything else means
-    /// nobody, as an empty value does.
+    /// nobody, as `self` and an empty value do.
     pub origins: Vec<&'a [u8]>,
     /// `push_cors_credentials`.
     pub credentials: bool,
@@ -123,7 +125,7 @@ pub fn refused() -> Reply {
 
 /// Whether a value of `push_cors_origin` without variables can be meant.
 pub fn is_origin(value: &[u8]) -> bool {
-    value == ANY || value == OPAQUE || Pattern::parse(value).is_some()
+    [ANY, OPAQUE, OWN].contains(&value) || Pattern::parse(value).is_some()
 }
 
 /// An origin that names a host.
@@ -293,6 +295,14 @@ mod tests {
     #[track_caller]
     fn expect_refused(origins: &[&str], origin: &str) {
         assert_eq!(judge(origins, origin), Refused, "{origin} of {origins:?}");
+    }
+
+    #[test]
+    fn self_is_no_other_origin() {
+        assert!(is_origin(b"self"));
+        expect_refused(&["self"], "https://app.example.com");
+        expect_refused(&["self"], "self");
+        assert_eq!(judge(&["self"], "https://push.example.com"), Own);
     }
 
     #[test]

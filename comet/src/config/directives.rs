@@ -417,7 +417,7 @@ pub const DIRECTIVES: &[Directive] = &[
         syntax: "push_cors_origin value…",
         default: "—",
         doc: "Says which other origins' pages may ask, and refuses those of others with 403; the values may contain \
-              variables: `https://app.example.com`, `https://*.example.com`, `null` or `*`.",
+              variables: `https://app.example.com`, `https://*.example.com`, `null`, `*`, or `self` for none.",
         apply: Apply::Values(Valued::CorsOrigin, LocationConf::set_cors_origins),
     },
     Directive {

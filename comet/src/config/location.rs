@@ -111,7 +111,7 @@ pub(super) const POLL_FORM: Kind<PollForm> = Kind::new(
 /// One value of `push_cors_origin`.
 const ORIGIN: Kind<()> = Kind::new(
     |text| cors::is_origin(text).then_some(()),
-    "any of \"https://app.example.com\" or another origin, without a path, \"https://*.example.com\", \"null\" and \"*\"",
+    "any of \"https://app.example.com\" or another origin, without a path, \"https://*.example.com\", \"null\", \"*\" and \"self\"",
 );
 
 const MIN_LENGTH: &str = "push_min_message_buffer_length";
