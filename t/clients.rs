@@ -23,6 +23,9 @@ on_1_and_4_workers!(
     nchans_library_gets_everything_by_websocket,
     nchans_library_gets_everything_by_event_source,
     nchans_library_gets_everything_by_long_poll,
+    nchans_library_gets_several_channels_by_websocket,
+    nchans_library_gets_several_channels_by_event_source,
+    nchans_library_gets_several_channels_by_long_poll,
     curl_gets_events,
     curl_gets_json_lines,
     curl_gets_lines,
@@ -74,7 +77,7 @@ fn fetched(path: &str) -> PathBuf {
 fn start(workers: usize) -> Nginx {
     let mut nginx = Nginx::start(
         Config::push(workers)
-            .http("push_message_buffer_length 1000; push_eventsource_retry 1s; client_header_timeout 3s;")
+            .http("push_message_buffer_length 1000; push_eventsource_retry 1s; client_header_timeout 3s; push_channel_id_split_delimiter ',';")
             .server("location = /page { default_type text/html; return 200 '<!doctype html>'; }"),
     );
     nginx.tolerate("exited on signal 9");
@@ -87,16 +90,17 @@ fn url(nginx: &Nginx, scheme: &str, id: &str) -> String {
 
 const BATCH: usize = 20;
 
-/// Publishes before, during and after a reload, and after the death of all workers. Returns what was published.
-fn publish_through_trouble(nginx: &mut Nginx) -> Vec<String> {
+/// Publishes to these channels in turn, before, during and after a reload, and after the death of all workers. Returns what
+/// was published.
+fn publish_through_trouble(nginx: &mut Nginx, ids: &[&str]) -> Vec<String> {
     let texts: Vec<String> = (0..4 * BATCH).map(|number| format!("message {number}")).collect();
     let mut batches = texts.chunks(BATCH);
     let mut publish = |nginx: &Nginx| {
-        for text in batches.next().expect("a batch") {
-            nginx.publish("a", text.as_str());
+        for (text, id) in batches.next().expect("a batch").iter().zip(ids.iter().cycle()) {
+            nginx.publish(id, text.as_str());
         }
     };
-    nginx.wait_for_subscribers("a", 1);
+    ids.iter().for_each(|id| nginx.wait_for_subscribers(id, 1));
     publish(nginx);
     let old = nginx.reload();
     publish(nginx);
@@ -112,7 +116,7 @@ fn publish_through_trouble(nginx: &mut Nginx) -> Vec<String> {
 fn gets_everything(workers: usize, command: impl FnOnce(&Nginx) -> Command) {
     let mut nginx = start(workers);
     let program = Program::start(&mut command(&nginx));
-    let texts = publish_through_trouble(&mut nginx);
+    let texts = publish_through_trouble(&mut nginx, &["a"]);
     program.expect_lines(&texts);
     nginx.wait_for_subscribers("a", 1);
     nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
@@ -151,7 +155,7 @@ fn websockets_of_python_gets_everything(workers: usize) {
 }
 
 /// Nchan's library is made for browsers.
-fn nchans_library_gets_everything(workers: usize, transport: &str) {
+fn nchans_library_gets_everything(workers: usize, transport: &str, ids: &[&str]) {
     let mut nginx = start(workers);
     let library = fetched("t/javascript/node_modules/nchan/NchanSubscriber.js");
     let library = std::fs::read_to_string(library).expect("the library");
@@ -166,9 +170,9 @@ fn nchans_library_gets_everything(workers: usize, transport: &str) {
          subscriber.reconnectTimeout = 100;
          subscriber.start();
          return null;",
-        subscriber("a")
+        subscriber(&ids.join(","))
     ));
-    let texts = publish_through_trouble(&mut nginx);
+    let texts = publish_through_trouble(&mut nginx, ids);
     let seen = || -> Vec<String> {
         let seen = browser.run("return window.seen");
         let seen = seen.as_array().expect("a list").iter();
@@ -179,15 +183,27 @@ fn nchans_library_gets_everything(workers: usize, transport: &str) {
 }
 
 fn nchans_library_gets_everything_by_websocket(workers: usize) {
-    nchans_library_gets_everything(workers, "websocket");
+    nchans_library_gets_everything(workers, "websocket", &["a"]);
 }
 
 fn nchans_library_gets_everything_by_event_source(workers: usize) {
-    nchans_library_gets_everything(workers, "eventsource");
+    nchans_library_gets_everything(workers, "eventsource", &["a"]);
 }
 
 fn nchans_library_gets_everything_by_long_poll(workers: usize) {
-    nchans_library_gets_everything(workers, "longpoll");
+    nchans_library_gets_everything(workers, "longpoll", &["a"]);
+}
+
+fn nchans_library_gets_several_channels_by_websocket(workers: usize) {
+    nchans_library_gets_everything(workers, "websocket", &["a", "b", "c"]);
+}
+
+fn nchans_library_gets_several_channels_by_event_source(workers: usize) {
+    nchans_library_gets_everything(workers, "eventsource", &["a", "b", "c"]);
+}
+
+fn nchans_library_gets_several_channels_by_long_poll(workers: usize) {
+    nchans_library_gets_everything(workers, "longpoll", &["a", "b", "c"]);
 }
 
 fn curl(nginx: &Nginx, location: &str, accept: &str) -> Program {
