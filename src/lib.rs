@@ -27,11 +27,12 @@
 //! | `publisher`, `subscriber` | the content handlers: from a request to a reply, or to a parked request |
 //! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
-//! | `channel` | which channel a request is about |
+//! | `control` | a WebSocket whose client changes its channels by control frames |
+//! | `channel` | which channels a request is about |
 //! | `cors` | refuses pages of other origins, and answers browsers that ask whether they may |
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
 //! | `formats`, `press` | the formats of streams, by number; renders what they get, once for all who get the same |
-//! | `prepared` | replies ready to be sent, one for all who get the same |
+//! | `prepared` | replies ready to be sent, one for all who get the same, in the form of their poll |
 //! | `spool` | large messages in files |
 //! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
 //!
@@ -47,6 +48,8 @@
 //!   in the log. When the channel moves, the worker copies what is new out of the zone, renders it once for each format and
 //!   sends it. What a connection does not take waits in its outbox; until that has gone, nothing else is rendered for it, and
 //!   then the worker looks into the log for it alone. At the end, the access log gets its line.
+//! * Several channels: the subscriber is counted in each, and waits in a *bundle*, a line for all who have the same channels.
+//!   When one of them moves, the worker takes the oldest message of any that it has not seen, by the zone-wide stamp.
 //! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
 //!   streams over a second.
 mod channel;
