@@ -530,20 +530,27 @@ fn tick() {
     }
 }
 
-/// Serves a slice of those who have something to get.
+/// Serves a slice of those who have something to get, or several small ones.
 fn serve() {
     let now = now();
-    let deliveries = with(|worker| {
-        let deliveries = worker.serve_slice(now);
-        worker.remove_received(now);
+    let mut left = SLICE;
+    while left > 0 {
+        let served = with(|worker| {
+            let (looked_at, deliveries) = worker.serve_slice(left, now)?;
+            worker.remove_received(now);
+            Some((looked_at, deliveries))
+        });
+        let Some((looked_at, deliveries)) = served.flatten() else { break };
+        deliver(deliveries);
+        left -= looked_at.clamp(1, left);
+    }
+    with(|worker| {
         if worker.hub.has_work() {
             worker.work.post();
         } else {
             worker.press.clear();
         }
-        deliveries
     });
-    deliver(deliveries.unwrap_or_default());
 }
 
 /// Sends what was decided.
@@ -810,11 +817,12 @@ impl Worker {
         mail.moved.into_iter().for_each(|life| self.hub.moved(life));
     }
 
-    /// Decides for the next slice, and takes those that will be answered off the books.
-    fn serve_slice(&mut self, now: Now) -> Vec<(Key, Seat, Delivery)> {
-        let Some((slice, slot)) = self.hub.next_slice(SLICE).zip(self.slot) else {
-            return Vec::new();
-        };
+    /// Decides for the next slice of `max` at most, and takes those that will be answered off the books. Also tells how many
+    /// they are; nothing if nobody is to be looked at.
+    fn serve_slice(&mut self, max: usize, now: Now) -> Option<(usize, Vec<(Key, Seat, Delivery)>)> {
+        // Without a slot nobody waits any more, and what is left to be done falls away.
+        let slice = self.hub.next_slice(max)?;
+        let slot = self.slot?;
         let Worker { zone, hub, copies, received, .. } = self;
         let deliveries = zone.with(now, |zone| match hub.members(slice.channel).cloned() {
             Some(members) => {
@@ -828,7 +836,7 @@ impl Worker {
                 deliveries
             }
         });
-        deliveries.unwrap_or_default()
+        Some((slice.keys.len(), deliveries.unwrap_or_default()))
     }
 
     /// What a stream gets, if it is still there: rendered now, or when another one got the same.

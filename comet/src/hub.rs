@@ -105,21 +105,17 @@ struct Line {
     first: Key,
     last: Key,
     len: usize,
+    /// There is a job for all with tickets up to this one.
+    due: Option<u64>,
 }
 
 /// Something to be looked at.
 #[derive(Debug)]
 enum Job {
-    /// A channel, on behalf of all with tickets up to `upto`.
-    All { life: Life, upto: u64 },
+    /// A line, as far as it is due.
+    All(Life),
     /// On behalf of one subscriber, if it is still there and behind.
     One(Key),
-}
-
-impl Job {
-    fn is_for(&self, channel: Life) -> bool {
-        matches!(self, Job::All { life, .. } if *life == channel)
-    }
 }
 
 /// Some subscribers of one channel, to be served together.
@@ -262,21 +258,19 @@ impl<T> Hub<T> {
     }
 
     fn line_moved(&mut self, life: Life) {
-        if !self.channels.contains_key(&life) {
-            return;
-        }
-        let tickets = self.tickets;
-        match self.jobs.iter_mut().find(|job| job.is_for(life)) {
-            Some(job) => *job = Job::All { life, upto: tickets },
-            None => self.jobs.push_back(Job::All { life, upto: tickets }),
+        let Some(line) = self.channels.get_mut(&life) else { return };
+        if line.due.replace(self.tickets).is_none() {
+            self.jobs.push_back(Job::All(life));
         }
     }
 
     /// Notes that hints were lost: everything is to be looked at.
     pub fn moved_all(&mut self) {
         self.jobs.retain(|job| matches!(job, Job::One(_)));
-        let upto = self.tickets;
-        self.jobs.extend(self.channels.keys().map(|life| Job::All { life: *life, upto }));
+        for (life, line) in &mut self.channels {
+            line.due = Some(self.tickets);
+            self.jobs.push_back(Job::All(*life));
+        }
     }
 
     /// The next subscribers to be looked at, `max` at most, all of one channel. Each of them must be removed before the next
@@ -284,15 +278,22 @@ impl<T> Hub<T> {
     pub fn next_slice(&mut self, max: usize) -> Option<Slice> {
         loop {
             match *self.jobs.front()? {
-                Job::All { life, upto } => {
-                    let keys = self.due_of(life, upto, max);
-                    if let Some(line) = self.channels.get(&life).filter(|_| !keys.is_empty()) {
-                        let channel = line.channel;
-                        // Channels take turns, so that a small one does not wait behind a large one.
-                        self.jobs.rotate_left(1);
-                        return Some(Slice { channel, keys });
+                Job::All(life) => {
+                    let keys = self.due_of(life, max);
+                    // A line that has ended since, and its next life, have no job.
+                    let Some(line) = self.channels.get_mut(&life) else {
+                        self.jobs.pop_front();
+                        continue;
+                    };
+                    if keys.is_empty() {
+                        line.due = None;
+                        self.jobs.pop_front();
+                        continue;
                     }
-                    self.jobs.pop_front();
+                    let channel = line.channel;
+                    // Channels take turns, so that a small one does not wait behind a large one.
+                    self.jobs.rotate_left(1);
+                    return Some(Slice { channel, keys });
                 }
                 Job::One(key) => {
                     self.jobs.pop_front();
@@ -313,16 +314,24 @@ impl<T> Hub<T> {
 
     /// Whether somebody on this channel is to be looked at.
     pub fn is_due(&self, life: Life) -> bool {
-        let is_of = |line: Life| line == life || self.bundles.of_channel(life).contains(&line);
+        let bundles = self.bundles.of_channel(life);
+        let is_due = |line: &Life| self.channels.get(line).is_some_and(|line| line.due.is_some());
+        if is_due(&life) || bundles.iter().any(is_due) {
+            return true;
+        }
+        let is_of = |line: Life| line == life || bundles.contains(&line);
         self.jobs.iter().any(|job| match job {
-            Job::All { life: line, .. } => is_of(*line),
+            Job::All(_) => false,
             Job::One(key) => self.get(*key).is_some_and(|waiter| is_of(waiter.channel.life)),
         })
     }
 
-    fn due_of(&self, life: Life, upto: u64, max: usize) -> Vec<Key> {
+    fn due_of(&self, life: Life, max: usize) -> Vec<Key> {
         let mut keys = Vec::new();
-        let mut key = self.channels.get(&life).map_or(Key::NONE, |line| line.first);
+        let line = self.channels.get(&life);
+        let Some((upto, mut key)) = line.and_then(|line| Some((line.due?, line.first))) else {
+            return keys;
+        };
         while let Some(place) = self.places.get(key.place()) {
             if place.ticket > upto || keys.len() == max {
                 break;
@@ -368,7 +377,7 @@ impl<T> Hub<T> {
     }
 
     fn append(&mut self, key: Key, channel: ChannelRef) {
-        let empty = Line { channel, first: key, last: Key::NONE, len: 0 };
+        let empty = Line { channel, first: key, last: Key::NONE, len: 0, due: None };
         let line = self.channels.entry(channel.life).or_insert(empty);
         let last = std::mem::replace(&mut line.last, key);
         line.len += 1;
@@ -511,6 +520,54 @@ mod tests {
         }
         assert_eq!(served, 2);
         assert!(hub.is_empty());
+    }
+
+    fn bundle(hub: &mut Hub<u32>, lives: &[u64], name: u32) -> Key {
+        let member = |life: &u64| Member { channel: ChannelRef::for_test(*life), name: [].into() };
+        hub.add_to_bundle(&lives.iter().map(member).collect(), waiter(0, name))
+    }
+
+    #[test]
+    fn a_hint_reaches_all_bundles_that_the_channel_is_in() {
+        let mut hub = Hub::default();
+        hub.add(waiter(1, 0));
+        for name in 1..100 {
+            bundle(&mut hub, &[1, u64::from(name) + 10], name);
+        }
+        let alone = bundle(&mut hub, &[5, 6], 100);
+        hub.moved(Life(1));
+        hub.moved(Life(1));
+        assert!(hub.is_due(Life(1)) && !hub.is_due(Life(5)));
+        let mut seen = Vec::new();
+        while let Some(slice) = hub.next_slice(9) {
+            seen.extend(names(&hub, &slice));
+            hub.pass(&slice);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        assert!(!hub.is_due(Life(1)));
+        hub.moved(Life(50));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(names(&hub, &slice), [40]);
+        assert_eq!(hub.members(slice.channel).map(|members| members.len()), Some(2));
+        hub.fell_behind(alone);
+        assert!(hub.is_due(Life(6)));
+    }
+
+    #[test]
+    fn a_line_that_ends_takes_its_job_along() {
+        let mut hub = Hub::default();
+        let key = hub.add(waiter(1, 0));
+        hub.moved(Life(1));
+        hub.remove(key);
+        hub.add(waiter(1, 1));
+        assert!(!hub.is_due(Life(1)));
+        hub.moved(Life(1));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(names(&hub, &slice), [1]);
+        hub.pass(&slice);
+        assert_eq!(hub.next_slice(9), None);
+        assert!(!hub.has_work() && !hub.is_due(Life(1)));
     }
 
     #[test]
