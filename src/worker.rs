@@ -164,6 +164,9 @@ enum Delivery {
     End(End),
 }
 
+/// What was decided for some, in their order.
+type Deliveries = Vec<(Key, Seat, Delivery)>;
+
 /// What a subscriber gets at once.
 pub enum Served {
     /// Messages: one, unless the form takes more.
@@ -554,7 +557,7 @@ fn serve() {
 }
 
 /// Sends what was decided.
-fn deliver(deliveries: Vec<(Key, Seat, Delivery)>) {
+fn deliver(deliveries: Deliveries) {
     for (key, seat, delivery) in deliveries {
         match (delivery, seat.flow) {
             (Delivery::Answer(answer), _) => seat.parked.answer(answer),
@@ -819,7 +822,7 @@ impl Worker {
 
     /// Decides for the next slice of `max` at most, and takes those that will be answered off the books. Also tells how many
     /// they are; nothing if nobody is to be looked at.
-    fn serve_slice(&mut self, max: usize, now: Now) -> Option<(usize, Vec<(Key, Seat, Delivery)>)> {
+    fn serve_slice(&mut self, max: usize, now: Now) -> Option<(usize, Deliveries)> {
         // Without a slot nobody waits any more, and what is left to be done falls away.
         let slice = self.hub.next_slice(max)?;
         let slot = self.slot?;
@@ -945,7 +948,7 @@ fn decide(
     received: &mut Vec<(ChannelRef, Cursor)>,
     slice: &Slice,
     now: Now,
-) -> (Vec<(Key, Seat, Delivery)>, u32) {
+) -> (Deliveries, u32) {
     let mut deliveries = Vec::with_capacity(slice.keys.len());
     let mut left = 0;
     // Nearly all are at the same place: the log is asked once for all of them.
@@ -1112,7 +1115,7 @@ fn decide_for_many(
     members: &Rc<[Member]>,
     slot: SlotRef,
     now: Now,
-) -> Vec<(Key, Seat, Delivery)> {
+) -> Deliveries {
     for member in members.iter() {
         zone.look(member.channel, slot);
     }
