@@ -836,6 +836,7 @@ impl Worker {
                 zone.look(slice.channel, slot);
                 let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
                 zone.leave(slice.channel, slot, left, now);
+                zone.is_looking(slice.channel, slot, hub.is_due(slice.channel.life));
                 deliveries
             }
         });
@@ -1174,6 +1175,9 @@ fn decide_for_many(
         deliveries.push((*key, seat, delivery));
     }
     hub.pass(slice);
+    for Member { channel, .. } in members.iter() {
+        zone.is_looking(*channel, slot, hub.is_due(channel.life));
+    }
     received.dedup();
     deliveries
 }

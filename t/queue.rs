@@ -24,6 +24,7 @@ on_1_and_4_workers!(
     received_messages_go_where_the_publisher_wants_that,
     received_messages_stay_down_to_the_minimum,
     received_messages_stay_by_default,
+    received_messages_go_when_a_crowd_has_them,
     a_message_goes_after_its_timeout,
     a_timeout_of_0_keeps_messages,
     each_message_has_the_timeout_of_its_publisher,
@@ -175,6 +176,28 @@ fn received_messages_stay_by_default(workers: usize) {
     publish_numbers(&nginx, "a", 0..3);
     for _ in 0..3 {
         assert_eq!(nginx.queue("a"), ["0", "1", "2"]);
+    }
+}
+
+/// More than a worker serves in one go, on each worker.
+fn received_messages_go_when_a_crowd_has_them(workers: usize) {
+    const CROWD: usize = 1500;
+    let text = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
+    let nginx = start(workers, text);
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| nginx.client()).collect();
+    let mut cursors = vec![Cursor::none(); CROWD];
+    for body in ["one", "two", "three"] {
+        for (client, cursor) in crowd.iter_mut().zip(&cursors) {
+            client.send(&cursor.apply(Request::get(&subscriber("a"))));
+        }
+        nginx.wait_for_subscribers("a", CROWD as u64);
+        nginx.publish("a", body).expect_status(201);
+        for (client, cursor) in crowd.iter_mut().zip(&mut cursors) {
+            let response = client.response().expect_status(200);
+            assert_eq!((response.text(), response.header("Push-Missed")), (body, None));
+            *cursor = Cursor::after(&response);
+        }
+        nginx.wait_for_messages("a", 0);
     }
 }
 

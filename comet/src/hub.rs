@@ -315,7 +315,12 @@ impl<T> Hub<T> {
     /// Whether somebody on this channel is to be looked at.
     pub fn is_due(&self, life: Life) -> bool {
         let bundles = self.bundles.of_channel(life);
-        let is_due = |line: &Life| self.channels.get(line).is_some_and(|line| line.due.is_some());
+        let is_due = |line: &Life| {
+            self.channels.get(line).is_some_and(|line| {
+                let first = self.places.get(line.first.place());
+                line.due.zip(first).is_some_and(|(upto, first)| first.ticket <= upto)
+            })
+        };
         if is_due(&life) || bundles.iter().any(is_due) {
             return true;
         }

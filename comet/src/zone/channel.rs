@@ -7,7 +7,7 @@ use super::arena::Bytes;
 use super::log::Next;
 use super::memory::{At, Tombstone, TOMBSTONES};
 use super::record::{
-    kind, ChannelHead, ChannelTail, EntryBlock, SlotEntry, SlotHead, DATA_INLINE, DELETED,
+    kind, ChannelHead, ChannelTail, EntryBlock, SlotEntry, SlotHead, BUSY, DATA_INLINE, DELETED,
     ENTRIES_INLINE, ENTRIES_MORE, ID_INLINE, NOTIFIED,
 };
 use super::slots::SlotRef;
@@ -301,13 +301,13 @@ impl Zone<'_> {
         if let Some(place) = self.entry_of(at, slot) {
             let entry = self.entry(place);
             let left = entry.subscribers().saturating_sub(count);
-            let notified = entry.count & NOTIFIED;
+            let flags = entry.count & (NOTIFIED | BUSY);
             self.set_entry(
                 place,
                 if left == 0 {
                     SlotEntry::default()
                 } else {
-                    SlotEntry { count: left | notified, ..entry }
+                    SlotEntry { count: left | flags, ..entry }
                 },
             );
         }
@@ -318,6 +318,13 @@ impl Zone<'_> {
     pub fn look(&mut self, channel: ChannelRef, slot: SlotRef) {
         if let Some(place) = self.resolve(channel).and_then(|at| self.entry_of(at, slot)) {
             self.set_notified(place, false);
+        }
+    }
+
+    /// Tells the zone whether a worker that looks at a channel has not looked on behalf of all its subscribers yet.
+    pub fn is_looking(&mut self, channel: ChannelRef, slot: SlotRef, looking: bool) {
+        if let Some(place) = self.resolve(channel).and_then(|at| self.entry_of(at, slot)) {
+            self.set_busy(place, looking);
         }
     }
 
@@ -581,6 +588,11 @@ impl Zone<'_> {
         self.set_count(place, if notified { count | NOTIFIED } else { count & !NOTIFIED });
     }
 
+    pub(super) fn set_busy(&mut self, place: EntryPlace, busy: bool) {
+        let count = self.entry(place).count;
+        self.set_count(place, if busy { count | BUSY } else { count & !BUSY });
+    }
+
     fn entry_of(&self, channel: At, slot: SlotRef) -> Option<EntryPlace> {
         self.entry_places(channel).find(|place| {
             let entry = self.entry(*place);
@@ -624,11 +636,12 @@ impl Zone<'_> {
         }
     }
 
-    /// Whether another worker has been told of something in this channel and has not looked yet.
+    /// Whether another worker has been told of something in this channel and has not looked yet, or not for all.
     pub(super) fn is_awaited_elsewhere(&self, channel: At, slot: SlotRef) -> bool {
         self.entry_places(channel).any(|place| {
             let entry = self.entry(place);
-            entry.is_notified() && self.is_live(entry) && entry.slot != slot.at
+            let awaits = entry.is_notified() || entry.is_busy();
+            awaits && self.is_live(entry) && entry.slot != slot.at
         })
     }
 }

@@ -118,16 +118,23 @@ pub(super) struct SlotEntry {
     pub slot: At,
     /// The slot's generation when the entry was made: an older one is of a dead worker.
     pub generation: u32,
-    /// Waiting subscribers; [`NOTIFIED`] while a hint is under way.
+    /// Waiting subscribers; [`NOTIFIED`] while a hint is under way, [`BUSY`] while some have still to be looked at.
     pub count: u32,
 }
 
 /// Bit in [`SlotEntry::count`]: the worker has been told, and has not looked yet.
 pub(super) const NOTIFIED: u32 = 1 << 31;
 
+/// Bit in [`SlotEntry::count`]: the worker has looked on behalf of some of its subscribers, and not yet of all.
+pub(super) const BUSY: u32 = 1 << 30;
+
 impl SlotEntry {
     pub fn subscribers(&self) -> u32 {
-        self.count & !NOTIFIED
+        self.count & !(NOTIFIED | BUSY)
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.count & BUSY != 0
     }
 
     pub fn is_notified(&self) -> bool {

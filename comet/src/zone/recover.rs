@@ -144,6 +144,7 @@ impl Zone<'_> {
         }
         for place in self.entry_places(channel) {
             self.set_notified(place, false);
+            self.set_busy(place, false);
         }
     }
 

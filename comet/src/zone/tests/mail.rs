@@ -239,8 +239,16 @@ fn a_received_message_waits_for_the_other_workers() {
         next.cursor
     });
     assert_eq!(seqs(&mut world), [1]);
+    // The other one looks, a slice of its subscribers after the other.
     world.with(|zone, now| {
         zone.look(c, b);
+        zone.is_looking(c, b, true);
+        zone.received(c, cursor, a, now);
+    });
+    assert_eq!(seqs(&mut world), [1]);
+    world.with(|zone, now| {
+        zone.look(c, b);
+        zone.is_looking(c, b, false);
         zone.received(c, cursor, b, now);
     });
     assert!(seqs(&mut world).is_empty());
