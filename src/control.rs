@@ -2,7 +2,7 @@
 
 use comet::channel_id::{channel_id, ChannelId};
 use comet::config::Settings;
-use comet::control::{self as frames, Action, CommandError, Value};
+use comet::control::{self as frames, Action, CommandError, Pattern, Value};
 use comet::message::Position;
 use comet::publisher::PublishError;
 use comet::websocket;
@@ -20,7 +20,7 @@ pub struct Control {
     /// The channels of its location.
     pub channels: Channels,
     /// `push_websocket_channels`.
-    pub patterns: Vec<Vec<u8>>,
+    pub patterns: Vec<Pattern>,
     /// Where it begins in a channel that it adds, unless it says so.
     pub first: Position,
     /// Whether it gets messages.
@@ -57,9 +57,12 @@ impl From<PublishError> for Refusal {
 }
 
 impl Control {
-    /// Does what a text frame asks for, and returns the frames to answer with.
-    pub fn obey(&self, stream: Parked, text: &[u8]) -> Vec<u8> {
-        let (request, action) = frames::read(text);
+    /// Does what a frame asks for, and returns the frames to answer with.
+    pub fn obey(&self, stream: Parked, binary: bool, data: &[u8]) -> Vec<u8> {
+        let (request, action) = match binary {
+            true => (None, Err(CommandError::NoText)),
+            false => frames::read(data),
+        };
         let done = action.map_err(Refusal::from).and_then(|action| match action {
             Action::Subscribe { channel, position } => {
                 self.subscribe(stream, &request, &channel, position)
@@ -141,7 +144,7 @@ impl Control {
             .filter(|id| !id.is_truncated())
             .ok_or(CommandError::NotAllowed)?;
         let own = self.channels.as_slice().iter().any(|own| own.name() == id.name());
-        if own || frames::is_named(&self.patterns, id.name()) {
+        if own || self.patterns.iter().any(|pattern| pattern.names(id.name())) {
             Ok(id)
         } else {
             Err(CommandError::NotAllowed.into())

@@ -25,7 +25,7 @@
 //! | here | what it does |
 //! |---|---|
 //! | `publisher`, `subscriber` | the content handlers: from a request to a reply, or to a parked request |
-//! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
+//! | `stream`, `talk`, `control` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say, and those of `push.json` |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
 //! | `control` | a WebSocket whose client changes its channels by control frames |
 //! | `channel` | which channels a request is about |

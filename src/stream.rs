@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use comet::config::Valued;
+use comet::control::Pattern;
 use comet::message::Missed;
 use comet::reply::Reply;
 use comet::subscriber::Refusal;
@@ -119,11 +120,16 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
             Ok(first) => first,
             Err(reply) => return request.reply(reply),
         };
-        let patterns = request.values(Valued::WebSocketChannels);
+        let values = request.values(Valued::WebSocketChannels);
+        let stars = settings.websocket_stars.iter();
         let publishes = role != Role::Subscriber;
         Some(talk::Role::Control(Control {
             channels: channels.clone(),
-            patterns: patterns.into_iter().map(<[u8]>::to_vec).collect(),
+            patterns: values
+                .into_iter()
+                .zip(stars)
+                .map(|(value, has_star)| Pattern::new(value, *has_star))
+                .collect(),
             first,
             subscribes: role != Role::Publisher,
             publishes,

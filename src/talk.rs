@@ -145,7 +145,7 @@ impl Talk {
                 Event::Message { binary, data } => {
                     let answered = match self.role.as_deref() {
                         None => continue,
-                        Some(Role::Control(control)) => Ok(control.obey(stream, &data)),
+                        Some(Role::Control(control)) => Ok(control.obey(stream, binary, &data)),
                         Some(Role::Publisher(publisher)) => {
                             publisher.publish(stream.settings(), binary, &data)
                         }

@@ -438,7 +438,7 @@ pub fn add_channel(
 ) -> Result<Missed, Unchanged> {
     let now = now();
     let change = |worker: &mut Worker| {
-        let (members, standing) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
+        let (members, stands) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
         if members.iter().any(|member| *member.name == *name) {
             return Err(Unchanged::Command(CommandError::Twice));
         }
@@ -452,8 +452,8 @@ pub fn add_channel(
         let (more, missed) = Standing::told(&places);
         let added = members_of(&places, &[name]);
         let members = members.iter().chain(added.iter()).cloned().collect();
-        let standing = standing.0.iter().chain(&more.0).copied().collect();
-        worker.move_to(key, members, Standing(standing), now);
+        let stands = stands.iter().chain(&more.0).copied().collect();
+        worker.move_to(key, members, Standing(stands), now);
         Ok(missed)
     };
     with(change).unwrap_or(Err(Unchanged::NotHere))
@@ -463,17 +463,12 @@ pub fn add_channel(
 pub fn remove_channel(key: Key, name: &[u8]) -> Result<(), Unchanged> {
     let now = now();
     let change = |worker: &mut Worker| {
-        let (members, standing) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
-        let kept = |(member, _): &(&Member, &Stand)| *member.name != *name;
-        let (members, stands): (Vec<_>, Vec<_>) = members
-            .iter()
-            .zip(&standing.0)
-            .filter(kept)
-            .map(|(member, stand)| (member.clone(), *stand))
-            .unzip();
-        if stands.len() == standing.0.len() {
+        let (mut members, mut stands) = worker.channels_of(key).ok_or(Unchanged::NotHere)?;
+        let Some(place) = members.iter().position(|member| *member.name == *name) else {
             return Err(Unchanged::Command(CommandError::NotSubscribed));
-        }
+        };
+        members.remove(place);
+        stands.remove(place);
         worker.move_to(key, members.into(), Standing(stands.into()), now);
         Ok(())
     };
@@ -768,13 +763,14 @@ impl Worker {
         key
     }
 
-    /// The channels of a stream that may change them, and how far it has come.
-    fn channels_of(&self, key: Key) -> Option<(Rc<[Member]>, Rc<Standing>)> {
+    /// The channels of a stream that may change them, without those that were deleted, and how far it has come.
+    fn channels_of(&self, key: Key) -> Option<(Vec<Member>, Vec<Stand>)> {
         let waiter = self.hub.get(key)?;
         waiter.connection.flow?;
-        let members = self.hub.members(waiter.channel).cloned().unwrap_or_default();
-        let none = || Rc::new(Standing(Box::default()));
-        Some((members, waiter.connection.standing.clone().unwrap_or_else(none)))
+        let members = self.hub.members(waiter.channel).into_iter().flat_map(|all| all.iter());
+        let stands = waiter.connection.standing.iter().flat_map(|standing| &standing.0);
+        let here = members.zip(stands).filter(|(_, stand)| !stand.has_left);
+        Some(here.map(|(member, stand)| (member.clone(), *stand)).unzip())
     }
 
     /// Gives a stream other channels, of which the new ones count it already. Those that it has no longer do not count it

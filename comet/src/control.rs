@@ -63,6 +63,9 @@ pub enum Action {
 /// The texts are what the client reads.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CommandError {
+    /// A binary frame.
+    #[error("A control frame is a text frame.")]
+    NoText,
     /// No JSON.
     #[error("A control frame is one JSON object.")]
     NoObject,
@@ -101,7 +104,8 @@ impl CommandError {
     /// The status that HTTP would have for it.
     pub fn status(&self) -> u16 {
         match self {
-            CommandError::NoObject
+            CommandError::NoText
+            | CommandError::NoObject
             | CommandError::NoCommand
             | CommandError::Member { .. }
             | CommandError::NotSubscribed => 400,
@@ -261,14 +265,32 @@ pub fn refused(request: Option<Value>, status: u16, reason: &str) -> Vec<u8> {
     answer(request, [("error", status.into()), ("reason", reason.into())])
 }
 
-/// Whether one of the patterns (`push_websocket_channels`) names a channel: all of it, or its beginning before a `*` at the
-/// end. An empty pattern names none.
-pub fn is_named(patterns: &[Vec<u8>], channel: &[u8]) -> bool {
-    patterns.iter().any(|pattern| match pattern.as_slice() {
-        [] => false,
-        [start @ .., b'*'] => channel.starts_with(start),
-        whole => whole == channel,
-    })
+/// Which channels a client may have beside those of its location: a value of `push_websocket_channels`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// The one of this name; an empty name is that of none.
+    Whole(Vec<u8>),
+    /// All whose names begin so.
+    Start(Vec<u8>),
+}
+
+impl Pattern {
+    /// A value, which stands for all that begin so if `has_star` says that it ends with a `*` in the configuration. One from a
+    /// variable, which the client may have chosen, is a character like others.
+    pub fn new(value: &[u8], has_star: bool) -> Self {
+        match value {
+            [start @ .., b'*'] if has_star => Pattern::Start(start.to_vec()),
+            whole => Pattern::Whole(whole.to_vec()),
+        }
+    }
+
+    /// Whether it names a channel.
+    pub fn names(&self, channel: &[u8]) -> bool {
+        match self {
+            Pattern::Whole(name) => !name.is_empty() && name == channel,
+            Pattern::Start(start) => channel.starts_with(start),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -383,18 +405,26 @@ mod tests {
 
     #[test]
     fn patterns_name_channels() {
-        let patterns = [b"news".to_vec(), b"room_*".to_vec(), Vec::new()];
-        for (channel, named) in [
-            ("news", true),
-            ("newsroom", false),
-            ("room_", true),
-            ("room_7", true),
-            ("room", false),
-            ("", false),
-            ("*", false),
+        let (whole, start) = (Pattern::new(b"news", false), Pattern::new(b"room_*", true));
+        for (channel, by_whole, by_start) in [
+            ("news", true, false),
+            ("newsroom", false, false),
+            ("room_", false, true),
+            ("room_7", false, true),
+            ("room", false, false),
+            ("", false, false),
+            ("*", false, false),
         ] {
-            assert_eq!(is_named(&patterns, channel.as_bytes()), named, "{channel}");
+            let found = [&whole, &start].map(|pattern| pattern.names(channel.as_bytes()));
+            assert_eq!(found, [by_whole, by_start], "{channel}");
         }
-        assert!(is_named(&[b"*".to_vec()], b"anything"));
+        assert!(Pattern::new(b"*", true).names(b"anything"));
+        assert!(!Pattern::new(b"", false).names(b""));
+    }
+
+    #[test]
+    fn a_star_that_is_not_written_in_the_configuration_is_a_character() {
+        let pattern = Pattern::new(b"user_*", false);
+        assert!(!pattern.names(b"user_7") && pattern.names(b"user_*"));
     }
 }

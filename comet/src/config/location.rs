@@ -174,6 +174,8 @@ pub struct LocationConf {
     pub websocket_info: Option<bool>,
     /// `push_cors_credentials`.
     pub cors_credentials: Option<bool>,
+    /// Which values of `push_websocket_channels` end with a `*` that is written there.
+    pub websocket_stars: Option<Vec<bool>>,
 }
 
 /// What holds for a request: every setting with its default.
@@ -223,6 +225,9 @@ pub struct Settings {
     pub websocket_info: Option<bool>,
     /// Whether pages of other origins may send cookies and the like.
     pub cors_credentials: bool,
+    /// For each value of `push_websocket_channels`: whether it ends with a `*` that is written there, and does not come from
+    /// a variable.
+    pub websocket_stars: Vec<bool>,
 }
 
 impl Default for Settings {
@@ -251,6 +256,7 @@ impl Default for Settings {
             websocket_deflate: true,
             websocket_info: None,
             cors_credentials: false,
+            websocket_stars: Vec::new(),
         }
     }
 }
@@ -323,6 +329,7 @@ impl LocationConf {
             websocket_deflate,
             websocket_info,
             cors_credentials,
+            websocket_stars,
         } = self;
         inherit(transports, &parent.transports);
         inherit(id_delimiter, &parent.id_delimiter);
@@ -344,6 +351,7 @@ impl LocationConf {
         inherit(websocket_deflate, &parent.websocket_deflate);
         inherit(websocket_info, &parent.websocket_info);
         inherit(cors_credentials, &parent.cors_credentials);
+        inherit(websocket_stars, &parent.websocket_stars);
         Ok(warnings)
     }
 
@@ -400,6 +408,7 @@ impl LocationConf {
             websocket_deflate: self.websocket_deflate.unwrap_or(default.websocket_deflate),
             websocket_info: self.websocket_info.or(default.websocket_info),
             cors_credentials: self.cors_credentials.unwrap_or(default.cors_credentials),
+            websocket_stars: self.websocket_stars.clone().unwrap_or(default.websocket_stars),
         }
     }
 
@@ -486,7 +495,9 @@ impl LocationConf {
                 allowed: "a name with no \"*\" but at its end",
             });
         }
-        self.set_valued(directive, Valued::WebSocketChannels, args)
+        self.set_valued(directive, Valued::WebSocketChannels, args)?;
+        self.websocket_stars = Some(args.iter().map(|arg| arg.ends_with(b"*")).collect());
+        Ok(())
     }
 
     fn set_valued(
@@ -721,6 +732,7 @@ mod tests {
             websocket_deflate: Some(true),
             websocket_info: Some(true),
             cors_credentials: Some(true),
+            websocket_stars: Some(vec![true]),
             ..LocationConf::default()
         };
         let mut child = LocationConf::default();
@@ -746,6 +758,7 @@ mod tests {
             websocket_deflate: Some(false),
             websocket_info: Some(false),
             cors_credentials: Some(false),
+            websocket_stars: Some(vec![false]),
             ..LocationConf::default()
         };
         let mut child = own.clone();
@@ -778,6 +791,7 @@ mod tests {
             websocket_deflate: Some(true),
             websocket_info: Some(true),
             cors_credentials: Some(true),
+            websocket_stars: Some(vec![true]),
             ..LocationConf::default()
         };
         assert_eq!(
@@ -805,6 +819,7 @@ mod tests {
                 websocket_deflate: true,
                 websocket_info: Some(true),
                 cors_credentials: true,
+                websocket_stars: vec![true],
             }
         );
     }
@@ -823,6 +838,17 @@ mod tests {
         for value in [&b"a.example"[..], b"https://a.example/", b"*.a.example", b""] {
             let error = set(&[b"https://a.example", value]).map_err(|error| error.to_string());
             assert!(matches!(&error, Err(text) if text.contains("without a path")), "{error:?}");
+        }
+    }
+    #[test]
+    fn a_star_ends_a_name_where_it_is_written() {
+        let mut conf = LocationConf::default();
+        let names: [&[u8]; 4] = [b"news", b"room_*", b"user_$arg_user", b"*"];
+        assert_eq!(conf.set_websocket_channels(&names), Ok(()));
+        assert_eq!(conf.settings().websocket_stars, [false, true, false, true]);
+        for value in [&b"*a"[..], b"a*b", b"**"] {
+            let error = LocationConf::default().set_websocket_channels(&[b"a*", value]);
+            assert!(matches!(error, Err(ConfigError::Value { .. })), "{error:?}");
         }
     }
 }
