@@ -31,7 +31,7 @@ const SL: &[Context] = &[Server, Location];
 const HSLI: &[Context] = &[Http, Server, Location, LocationIf];
 
 /// Name, a value that loads, contexts in which it is allowed.
-const DIRECTIVES: [(&str, &str, &[Context]); 21] = [
+const DIRECTIVES: [(&str, &str, &[Context]); 24] = [
     ("push_publisher", "", SL),
     ("push_subscriber", "long-poll", SL),
     ("push_subscriber_concurrency", "last", HSL),
@@ -53,7 +53,14 @@ const DIRECTIVES: [(&str, &str, &[Context]); 21] = [
     ("push_channel_id", "$arg_id", HSLI),
     ("push_cors_origin", "https://a.example $arg_origin", HSL),
     ("push_cors_credentials", "on", HSL),
+    ("push_channel_id_split_delimiter", ",", HSL),
+    ("push_first_message", "-$arg_last", HSL),
+    ("push_websocket_channels", "room_*", HSL),
 ];
+
+/// Those that take several values.
+const LISTS: [&str; 4] =
+    ["push_channel_id", "push_cors_origin", "push_first_message", "push_websocket_channels"];
 
 fn config_with(context: Context, text: &str) -> Config {
     let config = Config::bare();
@@ -141,6 +148,8 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("push_message_timeout", &["time"], &["x", "''", "-1", "2x", "99999999999999999999y"]),
         ("push_subscriber_timeout", &["time"], &["x", "''", "-1s"]),
         ("push_channel_timeout", &["time"], &["x", "''", "1h1h"]),
+        ("push_first_message", &["oldest", "newest", "-N"], &["x", "0", "-x", "newest @now"]),
+        ("push_websocket_channels", &["*"], &["**", "a*b", "*a", "a* a*b"]),
     ] {
         let (_, _, contexts) = DIRECTIVES.iter().find(|row| row.0 == name).expect("a directive");
         for value in values {
@@ -161,7 +170,11 @@ fn bad_values_are_refused_with_what_is_allowed() {
 #[test]
 fn a_wrong_number_of_values_is_refused_by_name() {
     for (name, value, contexts) in DIRECTIVES {
-        let mut wrong = vec![format!("{name} {value} more;")];
+        let more = match LISTS.contains(&name) {
+            true => format!(" {value}").repeat(255),
+            false => String::from(" more"),
+        };
+        let mut wrong = vec![format!("{name} {value}{more};")];
         if !["push_publisher", "push_subscriber"].contains(&name) {
             wrong.push(format!("{name};"));
         }
@@ -169,6 +182,19 @@ fn a_wrong_number_of_values_is_refused_by_name() {
             let check = Nginx::check(&config_with(contexts[0], &text));
             assert!(!check.success, "{text} loads");
             assert!(check.text.contains(&format!("\"{name}\"")), "{text} {}", check.text);
+        }
+    }
+}
+
+#[test]
+fn some_directives_take_up_to_255_values() {
+    for name in LISTS {
+        let (_, value, contexts) =
+            DIRECTIVES.iter().find(|row| row.0 == name).expect("a directive");
+        for count in [2, 255] {
+            let first = value.split(' ').next().expect("a word");
+            let text = format!("{name}{};", format!(" {first}").repeat(count));
+            expect_loads(&config_with(contexts[0], &text));
         }
     }
 }

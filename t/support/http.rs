@@ -205,6 +205,11 @@ impl Client {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
+    /// Another handle of the connection, to send while this one reads.
+    pub fn sender(&self) -> TcpStream {
+        self.stream.try_clone().expect("a file descriptor")
+    }
+
     /// Sends a request.
     pub fn send(&mut self, request: &Request) {
         self.send_bytes(&request.to_bytes());
