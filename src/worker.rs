@@ -9,6 +9,7 @@
 //! it can take something again; then the worker looks into the log for it alone.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use comet::clock::Now;
@@ -778,9 +779,10 @@ impl Worker {
     fn move_to(&mut self, key: Key, members: Rc<[Member]>, standing: Standing, now: Now) {
         let Some((waiter, counted)) = self.rise(key) else { return };
         if let Some(slot) = self.slot {
+            let kept: HashSet<Life> = members.iter().map(|member| member.channel.life).collect();
             self.zone.with(now, |zone| {
                 counted.each(|channel| {
-                    if !members.iter().any(|member| member.channel == channel) {
+                    if !kept.contains(&{ channel.life }) {
                         zone.leave(channel, slot, 1, now);
                     }
                 });
