@@ -354,7 +354,14 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut chunk = [0; 65536];
-        match self.stream.read(&mut chunk)? {
+        // A machine that was paused interrupts a read that has a time limit.
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        match read {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             length => {
                 self.buffer.extend_from_slice(&chunk[..length]);
