@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use comet::config::Settings;
 use comet::hub::Key;
@@ -28,6 +29,8 @@ use crate::worker;
 const READ_SIZE: usize = 4096;
 /// How often that is done before others get their turn.
 const READS: usize = 8;
+/// And for how long: what a client says may be costly.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// Milliseconds that a WebSocket client has to answer a close frame.
 const CLOSE_TIMEOUT: ngx_msec_t = 5_000;
 
@@ -379,6 +382,7 @@ impl Parked {
             return;
         }
         let mut buffer = [0; READ_SIZE];
+        let begin = Instant::now();
         for _ in 0..READS {
             // A client that does not take its replies is not read either.
             let is_ending = self.live().is_some_and(|live| live.ending.is_some());
@@ -406,6 +410,9 @@ impl Parked {
             }
             if !talk::received(self.into(), bytes) {
                 return;
+            }
+            if begin.elapsed() > PATIENCE {
+                break;
             }
         }
         // SAFETY: the read event of an open connection; closing it takes it out of the queue.
