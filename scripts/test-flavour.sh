@@ -38,7 +38,7 @@ export PUSH_TEST_MODULE=${CARGO_TARGET_DIR:-$ROOT/target}/$flavour/debug/deps/li
 # The second way to park: what has to do with waiting once more. All of it has been built by now.
 if [[ $flavour == debian && $# -eq 0 ]]; then
     step 'the tests of waiting subscribers, with push_park plain'
-    topics=(concurrency crash reload slow subscribe tls_http2 workers)
+    topics=(concurrency control crash jsonp many reload slow subscribe tls_http2 workers)
     PUSH_TEST_PARK=plain "$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module \
         "${topics[@]/#/--test=}"
 fi
