@@ -252,7 +252,7 @@ impl<T> Hub<T> {
     pub fn moved(&mut self, life: Life) {
         self.line_moved(life);
         if !self.bundles.is_empty() {
-            let bundles = self.bundles.of_channel(life).to_vec();
+            let bundles: Vec<_> = self.bundles.of_channel(life).collect();
             bundles.into_iter().for_each(|bundle| self.line_moved(bundle));
         }
     }
@@ -314,17 +314,17 @@ impl<T> Hub<T> {
 
     /// Whether somebody on this channel is to be looked at.
     pub fn is_due(&self, life: Life) -> bool {
-        let bundles = self.bundles.of_channel(life);
-        let is_due = |line: &Life| {
-            self.channels.get(line).is_some_and(|line| {
+        let is_due = |line: Life| {
+            self.channels.get(&line).is_some_and(|line| {
                 let first = self.places.get(line.first.place());
                 line.due.zip(first).is_some_and(|(upto, first)| first.ticket <= upto)
             })
         };
-        if is_due(&life) || bundles.iter().any(is_due) {
+        // The newest bundles are served last.
+        if is_due(life) || self.bundles.of_channel(life).rev().any(is_due) {
             return true;
         }
-        let is_of = |line: Life| line == life || bundles.contains(&line);
+        let is_of = |line: Life| line == life || self.bundles.has_channel(line, life);
         self.jobs.iter().any(|job| match job {
             Job::All(_) => false,
             Job::One(key) => self.get(*key).is_some_and(|waiter| is_of(waiter.channel.life)),
@@ -696,5 +696,27 @@ mod tests {
         assert_eq!(hub.next_deadline(), Some(2_000));
         hub.remove(late);
         assert_eq!(hub.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_channel_in_many_bundles_is_noted_served_and_forgotten_in_no_time() {
+        const COUNT: u64 = 20_000;
+        let began = std::time::Instant::now();
+        let mut hub = Hub::default();
+        let keys: Vec<Key> =
+            (0..COUNT).map(|number| bundle(&mut hub, &[1, number + 2], number as u32)).collect();
+        hub.moved(Life(1));
+        let mut seen = 0;
+        while let Some(slice) = hub.next_slice(256) {
+            seen += slice.keys.len();
+            hub.pass(&slice);
+            assert_eq!(hub.is_due(Life(1)), seen < COUNT as usize);
+        }
+        for key in keys {
+            hub.remove(key);
+        }
+        assert!(hub.is_empty() && hub.bundles.is_empty());
+        // What grows with the square of their number takes minutes.
+        assert!(began.elapsed().as_secs() < 20);
     }
 }

@@ -5,7 +5,7 @@
 //! all, are served as one.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::rc::Rc;
 
@@ -123,7 +123,7 @@ pub struct Bundles {
     known: HashMap<Rc<[Member]>, Life>,
     members: HashMap<Life, Rc<[Member]>>,
     /// Which bundles a channel is in.
-    of_channel: HashMap<Life, Vec<Life>>,
+    of_channel: HashMap<Life, BTreeSet<Life>>,
     made: u64,
 }
 
@@ -141,7 +141,7 @@ impl Bundles {
         self.known.insert(Rc::clone(members), life);
         self.members.insert(life, Rc::clone(members));
         for member in members.iter() {
-            self.of_channel.entry(member.channel.life).or_default().push(life);
+            self.of_channel.entry(member.channel.life).or_default().insert(life);
         }
         ChannelRef::outside(life)
     }
@@ -153,7 +153,7 @@ impl Bundles {
         for member in members.iter() {
             let channel = member.channel.life;
             let Some(bundles) = self.of_channel.get_mut(&channel) else { continue };
-            bundles.retain(|known| *known != life);
+            bundles.remove(&life);
             if bundles.is_empty() {
                 self.of_channel.remove(&channel);
             }
@@ -166,9 +166,14 @@ impl Bundles {
         (life.0 >= FIRST).then(|| self.members.get(&life)).flatten()
     }
 
-    /// The bundles that a channel is in.
-    pub fn of_channel(&self, life: Life) -> &[Life] {
-        self.of_channel.get(&life).map_or(&[], Vec::as_slice)
+    /// The bundles that a channel is in, oldest first.
+    pub fn of_channel(&self, life: Life) -> impl DoubleEndedIterator<Item = Life> + '_ {
+        self.of_channel.get(&life).into_iter().flatten().copied()
+    }
+
+    /// Whether a bundle has a channel.
+    pub fn has_channel(&self, bundle: Life, channel: Life) -> bool {
+        self.of_channel.get(&channel).is_some_and(|bundles| bundles.contains(&bundle))
     }
 
     /// Whether there are none.
@@ -201,6 +206,10 @@ mod tests {
         Stand { seq: 7, id: MessageId { time, tag }, reign: 0, is_vague: false, has_left: false }
     }
 
+    fn of(bundles: &Bundles, channel: u64) -> Vec<Life> {
+        bundles.of_channel(Life(channel)).collect()
+    }
+
     #[test]
     fn who_has_the_same_channels_is_in_the_same_bundle() {
         let mut bundles = Bundles::default();
@@ -208,7 +217,9 @@ mod tests {
         assert_eq!(bundles.enter(&members(&[1, 2])), first);
         let second = bundles.enter(&members(&[2, 1]));
         assert_ne!(first, second);
-        assert_eq!(bundles.of_channel(Life(1)), [first.life, second.life]);
+        assert_eq!(of(&bundles, 1), [first.life, second.life]);
+        assert!(bundles.has_channel(second.life, Life(2)));
+        assert!(!bundles.has_channel(second.life, Life(3)));
         assert_eq!(bundles.members(first.life).map(|all| all.len()), Some(2));
         assert_eq!(bundles.members(Life(1)), None);
     }
@@ -219,8 +230,8 @@ mod tests {
         let first = bundles.enter(&members(&[1, 2]));
         let second = bundles.enter(&members(&[2, 3]));
         bundles.forget(first.life);
-        assert_eq!(bundles.of_channel(Life(1)), []);
-        assert_eq!(bundles.of_channel(Life(2)), [second.life]);
+        assert_eq!(of(&bundles, 1), []);
+        assert_eq!(of(&bundles, 2), [second.life]);
         bundles.forget(first.life);
         bundles.forget(second.life);
         bundles.forget(Life(3));
