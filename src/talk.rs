@@ -2,6 +2,7 @@
 
 use comet::channel_id::ChannelId;
 use comet::config::Settings;
+use comet::outbox::Sent;
 use comet::publisher::{self as replies, PublishError};
 use comet::reply::ReplyBody;
 use comet::websocket::{self, Decoder, Event, Opcode, Policy};
@@ -187,7 +188,16 @@ pub fn received(stream: Parked, bytes: &[u8]) -> bool {
     stream.put_talk(talk);
     match ending {
         None if said.is_empty() => true,
-        None => stream.say(&said) == comet::outbox::Sent::All,
+        None => match stream.say(&said) {
+            Sent::All => true,
+            Sent::Partly => {
+                if let Some(key) = stream.key() {
+                    worker::cannot_take(key);
+                }
+                false
+            }
+            Sent::Broken => false,
+        },
         Some(_) if was_closing => {
             stream.closed();
             false

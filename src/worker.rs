@@ -421,6 +421,11 @@ pub fn can_take(key: Key) {
     });
 }
 
+/// A stream's connection can take nothing before it says so with [`can_take`].
+pub fn cannot_take(key: Key) {
+    with(|worker| worker.block(key));
+}
+
 /// Why a subscription is not changed.
 pub enum Unchanged {
     /// The client asks for what cannot be.

@@ -3,13 +3,20 @@
 
 mod support;
 
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread;
+
 use support::event_source::EventSource;
+use support::nginx::{has_or_skip, make_certificate};
 use support::push::{pattern, publisher, subscriber, Info};
+use support::tls::Tunnel;
 use support::websocket::{
     deflate, inflate, to_bytes, Frame, Handshake, Message, WebSocket, BINARY, CLOSE, MASK, PING,
-    RSV1, TEXT,
+    PONG, RSV1, TEXT,
 };
-use support::{on_1_and_4_workers, Client, Config, Cursor, Nginx, Request};
+use support::{on_1_and_4_workers, wait, Client, Config, Cursor, Nginx, Request};
 
 on_1_and_4_workers!(
     // The handshake.
@@ -55,6 +62,9 @@ on_1_and_4_workers!(
     the_server_pings,
     a_client_that_does_not_answer_is_given_up,
     a_client_may_close_at_any_time,
+    who_asks_without_reading_gets_everything_in_order,
+    who_asks_without_reading_is_told_of_a_shutdown,
+    who_asks_without_reading_over_tls_is_told_of_a_shutdown,
     // Publishing.
     a_publisher_gets_info_for_each_message,
     info_comes_in_the_form_that_the_handshake_accepts,
@@ -1343,6 +1353,118 @@ fn a_client_may_close_at_any_time(workers: usize) {
 }
 
 // ---- Publishing.
+
+/// Sends so many pings that the answers fill the connection, has something done meanwhile, and reads what comes: the code of
+/// the close frame, and how many messages, which begin with their number.
+fn ask_without_reading(
+    nginx: &Nginx,
+    mut socket: WebSocket,
+    meanwhile: impl FnOnce(&Nginx),
+) -> (Option<u16>, usize) {
+    const PINGS: usize = 150_000;
+    fn ping(number: usize) -> Frame {
+        Frame::ping(format!("{number:0125}"))
+    }
+    let mut sender = socket.client().sender();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let asking = thread::spawn(move || {
+        for first in (0..PINGS).step_by(100) {
+            let frames: Vec<Frame> = (first..first + 100).map(ping).collect();
+            if sender.write_all(&to_bytes(&frames)).is_err() {
+                return;
+            }
+            count.fetch_add(100, Ordering::Relaxed);
+        }
+    });
+    let (mut last, mut same) = (0, 0);
+    wait::until_true("a connection that is full", || {
+        let now = asked.load(Ordering::Relaxed);
+        assert!(now < PINGS, "it takes everything");
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same == 30
+    });
+    meanwhile(nginx);
+    let (mut pongs, mut messages) = (0, 0);
+    let code = loop {
+        let frame = socket.frame();
+        match frame.opcode {
+            PONG => {
+                assert_eq!(frame.payload, ping(pongs).payload);
+                pongs += 1;
+            }
+            TEXT => {
+                assert!(frame.payload.starts_with(format!("{messages} x").as_bytes()));
+                messages += 1;
+            }
+            _ => break frame.close_code(),
+        }
+    };
+    drop(socket);
+    asking.join().expect("it only sends");
+    (code, messages)
+}
+
+/// Does this with both ways to park.
+fn with_both_ways(workers: usize, listen: &str, test: impl Fn(&Nginx)) {
+    for park in ["compact", "plain"] {
+        let config = Config::push(workers).listen("sndbuf=32k").server(listen);
+        let text = format!("push_park {park}; push_message_buffer_length 100;");
+        test(&Nginx::start(config.http(&text)));
+    }
+}
+
+fn who_asks_without_reading_gets_everything_in_order(workers: usize) {
+    with_both_ways(workers, "", |nginx| {
+        let mut client = nginx.client();
+        client.limit_receive_buffer(64 << 10);
+        let socket = Handshake::to(&subscriber("a")).open_on(client);
+        let seen = ask_without_reading(nginx, socket, |nginx| {
+            for number in 0..20 {
+                nginx.publish("a", format!("{number} {}", "x".repeat(2_000)));
+            }
+            delete(nginx, "a");
+        });
+        assert_eq!(seen, (Some(1001), 20));
+    });
+}
+
+fn who_asks_without_reading_is_told_of_a_shutdown(workers: usize) {
+    with_both_ways(workers, "", |nginx| {
+        let mut client = nginx.client();
+        client.limit_receive_buffer(64 << 10);
+        let socket = Handshake::to(&subscriber("a")).open_on(client);
+        let seen = ask_without_reading(nginx, socket, |nginx| {
+            nginx.reload();
+            nginx.wait_for_subscribers("a", 0);
+        });
+        assert_eq!(seen, (Some(1012), 0));
+    });
+}
+
+fn who_asks_without_reading_over_tls_is_told_of_a_shutdown(workers: usize) {
+    if !has_or_skip("http_ssl") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let tls = dir.path().join("tls");
+    make_certificate(&tls);
+    let listen = format!(
+        "listen 127.0.0.1:@port2@ ssl sndbuf=32k;
+         ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;",
+        tls.display()
+    );
+    with_both_ways(workers, &listen, |nginx| {
+        let tunnel = Tunnel::to(nginx.port2());
+        let socket = Handshake::to(&subscriber("a")).open(tunnel.port());
+        let seen = ask_without_reading(nginx, socket, |nginx| {
+            nginx.reload();
+            nginx.wait_for_subscribers("a", 0);
+        });
+        assert_eq!(seen, (Some(1012), 0));
+    });
+}
 
 fn a_publisher_gets_info_for_each_message(workers: usize) {
     let nginx = start(workers, "");

@@ -21,10 +21,28 @@ pub enum Sent {
 /// What is kept for one client.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Frames that other clients get too, and how many of their bytes have gone.
-    current: Option<(Frames, usize)>,
-    /// What is for this client alone, and comes after them.
+    /// What is being sent, and how many of its bytes have gone.
+    current: Option<(Piece, usize)>,
+    /// What is for this client alone, and comes after that.
     later: Vec<u8>,
+}
+
+/// What is sent as a whole. It stays where it is in memory: TLS wants to be asked again with the same bytes in the same place.
+#[derive(Debug)]
+enum Piece {
+    /// What other clients get too.
+    Shared(Frames),
+    /// What is for this client alone.
+    Own(Vec<u8>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Shared(frames) => frames.bytes(),
+            Piece::Own(bytes) => bytes,
+        }
+    }
 }
 
 /// Frames, and whether they are sent as a chunk of HTTP/1.1's chunked coding.
@@ -56,7 +74,7 @@ impl Outbox {
     /// Keeps frames of which `done` bytes have gone. There must be nothing before them.
     pub fn keep(&mut self, frames: Frames, done: usize) {
         debug_assert!(self.is_empty());
-        self.current = Some((frames, done));
+        self.current = Some((Piece::Shared(frames), done));
     }
 
     /// Adds bytes for this client alone.
@@ -67,8 +85,15 @@ impl Outbox {
     /// Sends what is kept. `write` takes bytes and returns how many have gone (0 for none at the moment), or nothing if the
     /// connection is broken.
     pub fn flush(&mut self, mut write: impl FnMut(&[u8]) -> Option<usize>) -> Sent {
-        if let Some((frames, done)) = &mut self.current {
-            let rest = frames.bytes().get(*done..).unwrap_or_default();
+        loop {
+            if self.current.is_none() {
+                if self.later.is_empty() {
+                    return Sent::All;
+                }
+                self.current = Some((Piece::Own(std::mem::take(&mut self.later)), 0));
+            }
+            let Some((piece, done)) = &mut self.current else { return Sent::All };
+            let rest = piece.bytes().get(*done..).unwrap_or_default();
             match write(rest) {
                 None => return Sent::Broken,
                 Some(len) if len < rest.len() => {
@@ -76,20 +101,6 @@ impl Outbox {
                     return Sent::Partly;
                 }
                 Some(_) => self.current = None,
-            }
-        }
-        if self.later.is_empty() {
-            return Sent::All;
-        }
-        match write(&self.later) {
-            None => Sent::Broken,
-            Some(len) if len < self.later.len() => {
-                self.later.drain(..len);
-                Sent::Partly
-            }
-            Some(_) => {
-                self.later = Vec::new();
-                Sent::All
             }
         }
     }
@@ -132,6 +143,26 @@ mod tests {
                 assert_eq!(seen, expected);
             }
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_offered_again_from_the_same_place() {
+        let mut outbox = Outbox::default();
+        outbox.add(b"pong");
+        let mut offered = Vec::new();
+        for _ in 0..20 {
+            let mut refuse = |bytes: &[u8]| {
+                offered.push((bytes.as_ptr(), bytes.len()));
+                Some(0)
+            };
+            assert_eq!(outbox.flush(&mut refuse), Sent::Partly);
+            outbox.add(&[b'x'; 100]);
+        }
+        offered.dedup();
+        assert_eq!(offered.len(), 1);
+        let mut seen = Vec::new();
+        assert_eq!(flush(&mut outbox, usize::MAX, &mut seen), Sent::All);
+        assert_eq!(seen.len(), 4 + 20 * 100);
     }
 
     #[test]
