@@ -30,11 +30,12 @@ use nginx_sys::{
     ngx_add_timer, ngx_array_push, ngx_conf_t, ngx_connection_t, ngx_cycle, ngx_del_timer,
     ngx_event_handler_pt, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_connection_t,
     ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_finalize_request, ngx_http_handler_pt, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-    ngx_http_post_request, ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t,
-    ngx_module_t, ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN,
-    NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES,
-    NGX_HTTP_MODULE, NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
+    ngx_http_empty_handler, ngx_http_finalize_request, ngx_http_handler_pt,
+    ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_post_request,
+    ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_recv_pt,
+    ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
+    NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
+    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
 };
 
 use super::live::{self, Live};
@@ -400,6 +401,7 @@ impl Parked {
             };
             (*c).data = (*sleeper).http.cast();
             (*read).handler = KEPT_HANDLER.get();
+            (*(*c).write).handler = Some(ngx_http_empty_handler);
             (*c).recv = Some(replay);
             (*read).set_ready(1);
             (*read).set_timedout(0);
