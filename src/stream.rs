@@ -29,9 +29,10 @@ const MAX_COMMAND: u64 = 64 << 10;
 /// Milliseconds within which clients come back after a shutdown.
 pub const RETRY_SPREAD: u64 = 1_000;
 
-/// Whether a request is a WebSocket handshake.
+/// Whether a request is a WebSocket handshake. A part of a page only shows the headers of the page's request.
 pub fn is_handshake(request: &Request) -> bool {
-    websocket::is_handshake(request.headers("Upgrade"), request.headers("Connection"))
+    !request.is_part()
+        && websocket::is_handshake(request.headers("Upgrade"), request.headers("Connection"))
 }
 
 /// What a WebSocket's client may do.

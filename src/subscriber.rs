@@ -140,9 +140,7 @@ pub fn subscribe(request: &Request) -> Status {
     let wishes = Wishes::of(request);
     let role = if request.is_pubsub() { Role::Both } else { Role::Subscriber };
     match choose(request, &wishes) {
-        Ok(transport @ (Transport::LongPoll | Transport::IntervalPoll | Transport::Jsonp)) => {
-            poll(request, &wishes, transport)
-        }
+        Ok(transport) if transport.is_poll() => poll(request, &wishes, transport),
         Ok(transport) => stream::open(request, transport, role),
         Err(unserved) => request.reply(unserved.reply()),
     }
@@ -152,8 +150,17 @@ fn choose(request: &Request, wishes: &Wishes<'_>) -> Result<Transport, Unserved>
     let handshake =
         websocket::is_handshake(wishes.upgrade.iter().copied(), wishes.connection.iter().copied());
     let callback = comet::poll::has_callback(request.args());
+    let allowed = request.settings().transports;
+    if request.is_part() {
+        // The headers are those of the page's request.
+        let asked = Asked { callback, ..Asked::default() };
+        return transport::choose(allowed, &asked)
+            .ok()
+            .filter(|transport| transport.is_poll())
+            .ok_or(Unserved::Part { allowed });
+    }
     let asked = Asked { handshake, callback, accept: wishes.accept.clone() };
-    transport::choose(request.settings().transports, &asked)
+    transport::choose(allowed, &asked)
 }
 
 /// What the replies to a poll look like.

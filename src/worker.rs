@@ -79,6 +79,10 @@ struct Worker {
     work: Timer,
     /// When `deadline` fires, in milliseconds.
     armed: Option<u64>,
+    /// What was decided is being delivered.
+    is_delivering: bool,
+    /// Requests that have ended meanwhile: what was decided for them is not for them any more.
+    ended: Vec<Parked>,
     /// Streams to be ended at a shutdown, a few at a time.
     leaving: Vec<Key>,
     /// For that. It keeps the process alive.
@@ -224,6 +228,8 @@ pub fn start(zone: SharedZone) {
         armed: None,
         formats: Formats::default(),
         press: Press::default(),
+        ended: Vec::new(),
+        is_delivering: false,
         leaving: Vec::new(),
         release: Timer::holding(release),
         crowd: 0,
@@ -507,6 +513,20 @@ pub fn gone(key: Key) {
     });
 }
 
+/// A request that was suspended has ended, maybe together with another one of the same client that is just being served.
+pub fn ended(key: Key, parked: Parked) {
+    let now = now();
+    with(|worker| {
+        let waits = worker.hub.get(key).is_some_and(|waiter| waiter.connection.parked == parked);
+        if waits {
+            worker.take_off(&[key], now);
+        }
+        if worker.is_delivering {
+            worker.ended.push(parked);
+        }
+    });
+}
+
 fn woken(wake: Wake) {
     match wake {
         Wake::Mail => {
@@ -559,7 +579,12 @@ fn serve() {
 
 /// Sends what was decided.
 fn deliver(deliveries: Deliveries) {
+    with(|worker| worker.is_delivering = true);
     for (key, seat, delivery) in deliveries {
+        // Serving one part of a page may end the others.
+        if with(|worker| worker.ended.contains(&seat.parked)) == Some(true) {
+            continue;
+        }
         match (delivery, seat.flow) {
             (Delivery::Answer(answer), _) => seat.parked.answer(answer),
             (Delivery::Messages(look), Some(flow)) => {
@@ -581,6 +606,10 @@ fn deliver(deliveries: Deliveries) {
             (_, None) => {}
         }
     }
+    with(|worker| {
+        worker.is_delivering = false;
+        worker.ended.clear();
+    });
 }
 
 /// Sends frames to a stream; tells whether it is still there.
@@ -653,9 +682,10 @@ fn release_all() {
         worker.leaving = streams;
         worker.take_off(&polls, now)
     });
-    for (_, waiter) in polls.into_iter().flatten() {
-        waiter.connection.parked.answer(Answer::SentAway);
-    }
+    let send_away = |(key, waiter): (Key, Waiter<Seat>)| {
+        (key, waiter.connection, Delivery::Answer(Answer::SentAway))
+    };
+    deliver(polls.into_iter().flatten().map(send_away).collect());
     release();
 }
 

@@ -775,3 +775,82 @@ fn a_compactly_parked_client_costs_little() {
     assert!(compact.iter().all(|bytes| *bytes < 1_500), "{compact:?} bytes");
     assert!(plain[0] > 7_000, "{plain:?} bytes: what is compared with?");
 }
+
+// ---- Parts of pages.
+
+/// Pages that are made of what two polls of the same channel get, or of a poll and a stream.
+fn with_pages(workers: usize) -> Config {
+    Config::push(workers).server(
+        "location = /page { ssi on; ssi_types *; default_type text/plain;
+             return 200 '<!--#include virtual=\"/sub?id=a\" --> <!--#include virtual=\"/sub?id=a\" -->'; }
+         location = /streams { ssi on; ssi_types *; default_type text/plain;
+             return 200 '<!--#include virtual=\"/es?id=a\" --> <!--#include virtual=\"/sub?id=a\" -->'; }
+         location /es { push_subscriber eventsource; push_channel_id $arg_id; }",
+    )
+}
+
+#[test]
+fn a_page_with_two_parts_whose_client_breaks_off_as_they_are_served() {
+    for _ in 0..10 {
+        let nginx = Nginx::start(with_pages(2));
+        let mut clients = nginx.client_of_each_worker(2);
+        let ((worker, mut reader), (_, mut publisher)) =
+            (clients.pop().expect("one"), clients.pop().expect("another"));
+        let worker = worker.parse().expect("a pid");
+        reader.send(&Request::get("/page"));
+        nginx.wait_for_subscribers("a", 2);
+        // The worker meets the hint first, and finds out with the reply that the client has gone.
+        process::signal(worker, Signal::STOP);
+        publisher.request(&Request::post("/pub?id=a", "x".repeat(5000))).expect_status(201);
+        reader.reset();
+        process::signal(worker, Signal::CONT);
+        nginx.wait_for_subscribers("a", 0);
+        assert_eq!(nginx.poll("a", &Cursor::none()).body.len(), 5000);
+    }
+}
+
+#[test]
+fn no_part_of_a_page_is_a_stream() {
+    let nginx = Nginx::start(with_pages(1));
+    let mut client = nginx.client();
+    let types = "text/event-stream, application/x-ndjson, multipart/mixed";
+    client.send(&Request::get("/page").header("Accept", types));
+    nginx.wait_for_subscribers("a", 2);
+    nginx.publish("a", "one").expect_status(201);
+    assert_eq!(client.response().expect_status(200).text(), "one one");
+    client.send(&Request::get("/streams"));
+    let page = client.response().expect_status(200);
+    assert!(page.text().ends_with(" one"), "{}", page.text());
+    nginx.wait_for_subscribers("a", 0);
+}
+
+#[test]
+fn a_stream_waits_for_the_part_before_it() {
+    if !has_or_skip("http_addition") {
+        return;
+    }
+    let nginx = Nginx::start(
+        Config::push(1)
+            .http("addition_types *; push_eventsource_retry 0;")
+            .server("location /es { push_subscriber eventsource; push_channel_id $arg_id; add_before_body /before; }\n                     location = /before { push_subscriber; push_channel_id b; }"),
+    );
+    let mut client = nginx.client();
+    client.send(&Request::get("/es?id=a"));
+    nginx.wait_for_subscribers("a", 1);
+    nginx.wait_for_subscribers("b", 1);
+    for number in 0..20 {
+        nginx.publish("a", format!("{number} {}", "x".repeat(500)));
+    }
+    nginx.publish("b", "before");
+    client.try_head().expect("a head");
+    let mut body = String::new();
+    wait::until_true("the last message", || {
+        let chunk = client.try_chunk().expect("a chunk").expect("more");
+        body += std::str::from_utf8(&chunk).expect("text");
+        body.contains("data: 19 x")
+    });
+    assert!(body.starts_with("before"), "{body}");
+    let numbers: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    let expected: Vec<String> = (10..20).map(|n| format!("{n} {}", "x".repeat(500))).collect();
+    assert!(numbers.ends_with(&expected.iter().map(String::as_str).collect::<Vec<_>>()), "{body}");
+}

@@ -121,6 +121,12 @@ impl Request {
         handler.zip(ours).is_some_and(|(handler, ours)| handler as usize == ours as usize)
     }
 
+    /// Whether the request is a part of another one's reply (a sub-request).
+    pub fn is_part(&self) -> bool {
+        // SAFETY: a plain field of a living request.
+        unsafe { !ptr::eq(self.0, (*self.0).main) }
+    }
+
     /// Whether the request is one of HTTP/1.1.
     pub fn is_http_1_1(&self) -> bool {
         // SAFETY: a plain field of a living request.

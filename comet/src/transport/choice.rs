@@ -59,6 +59,11 @@ impl Transport {
         Transport::Jsonp,
     ];
 
+    /// Whether a reply has an end of its own.
+    pub fn is_poll(self) -> bool {
+        matches!(self, Transport::LongPoll | Transport::IntervalPoll | Transport::Jsonp)
+    }
+
     /// The transport that a media type in `Accept` asks for.
     fn of_media_type(media_type: &[u8]) -> Option<Transport> {
         let is = |name: &[u8]| media_type.eq_ignore_ascii_case(name);
@@ -193,6 +198,12 @@ pub enum Unserved {
         /// What the location allows.
         allowed: Transports,
     },
+    /// A part of a page where only streams are allowed, which have no end.
+    #[error("A part of a page is no stream: push_subscriber allows {allowed}.")]
+    Part {
+        /// What the location allows.
+        allowed: Transports,
+    },
 }
 
 impl Unserved {
@@ -204,7 +215,7 @@ impl Unserved {
             Unserved::OnlyWebSocket => Reply::text(426, sentence)
                 .header("Upgrade", &b"websocket"[..])
                 .header("Connection", &b"upgrade"[..]),
-            Unserved::NoEventSource { .. } => Reply::text(406, sentence),
+            Unserved::NoEventSource { .. } | Unserved::Part { .. } => Reply::text(406, sentence),
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn park(request: &Request) -> Option<Parked> {
     unsafe {
         let parked = suspend(request.0, None, None)?;
         (*request.0).read_event_handler = Some(ngx_http_test_reading);
-        watch(request.0).then_some(parked)
+        watch(request.0).then_some(parked).or_else(|| resume(request.0))
     }
 }
 
@@ -75,7 +75,7 @@ pub fn park_stream(request: &Request, talk: Option<Box<Talk>>, early: Vec<u8>) -
         (*r).read_event_handler = Some(if is_talk { can_read } else { ngx_http_test_reading });
         (*r).write_event_handler = Some(can_write);
         if !watch(r) {
-            return None;
+            return resume(r);
         }
         // The worker will know the stream, and look what there is for it, before this turn of the event loop ends.
         ngx_post_event((*(*r).connection).write, &raw mut ngx_posted_next_events);
@@ -117,6 +117,20 @@ unsafe fn suspend(
     }
 }
 
+/// Takes a suspension back: nginx counts the request as busy no longer.
+///
+/// # Safety
+///
+/// `r` must have been suspended by the handler that is being called.
+unsafe fn resume(r: *mut ngx_http_request_t) -> Option<Parked> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let main = (*r).main;
+        (*main).set_count((*main).count() - 1);
+    }
+    None
+}
+
 /// Has the read handler called when the client goes away.
 ///
 /// # Safety
@@ -147,8 +161,8 @@ unsafe extern "C" fn gone(data: *mut c_void) {
         let key = (*place).key.take();
         ptr::drop_in_place(place);
         place.cast::<u8>().write_bytes(0, size_of::<Place>());
-        if let Some(key) = key {
-            worker::gone(key);
+        if let (Some(key), Some(parked)) = (key, NonNull::new(place).map(Parked)) {
+            worker::ended(key, parked.into());
         }
     }
 }
@@ -438,13 +452,16 @@ impl Parked {
 ///
 /// `r` must be a request that `park_stream` has suspended.
 unsafe fn stream_of(r: *mut ngx_http_request_t) -> Option<Parked> {
-    // SAFETY: the caller's promise: then our cleanup is among those of the request.
+    // SAFETY: the caller's promise: then our cleanup is among those of the request, and of its parts that wait too.
     unsafe {
         let mut cleanup = (*(*r).main).cleanup;
         while let Some(one) = cleanup.as_ref() {
             let ours: unsafe extern "C" fn(*mut c_void) = gone;
             if one.handler.is_some_and(|handler| handler as usize == ours as usize) {
-                return NonNull::new(one.data.cast()).map(Parked);
+                let place = NonNull::new(one.data.cast::<Place>())?;
+                if ptr::eq(place.as_ref().request, r) {
+                    return Some(Parked(place));
+                }
             }
             cleanup = one.next;
         }
