@@ -76,6 +76,9 @@ impl Publisher {
             Some(Err(error @ PublishError::Closing)) => {
                 return Err((websocket::SERVICE_RESTART, error.to_string()))
             }
+            Some(Err(error @ PublishError::TooManyChannels)) => {
+                return Err((websocket::POLICY_VIOLATION, error.to_string()))
+            }
             Some(Err(error)) => return Err((websocket::INTERNAL_ERROR, error.to_string())),
             None => return Err((websocket::INTERNAL_ERROR, "The worker is stopping.".into())),
         };

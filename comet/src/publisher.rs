@@ -59,6 +59,11 @@ pub enum PublishError {
         /// What the message would take in the zone, in bytes.
         needed: u64,
     },
+    /// `push_max_channels`: there are as many already, and the message is for one that does not exist.
+    #[error(
+        "The message was not published: it would begin a channel, and there are as many as push_max_channels allows."
+    )]
+    TooManyChannels,
     /// The zone is closed, because a reload brings one of another size.
     #[error(
         "The message was not published: nginx is moving to a shared memory zone of another size. \
@@ -73,6 +78,7 @@ impl PublishError {
         let sentence = self.to_string().into_bytes();
         match self {
             PublishError::NoSpace { .. } => Reply::text(507, sentence),
+            PublishError::TooManyChannels => Reply::text(403, sentence),
             PublishError::Closing => Reply::text(503, sentence).header("Retry-After", &b"1"[..]),
         }
     }
@@ -209,6 +215,13 @@ mod tests {
         let sentence = text(&reply);
         assert!(sentence.contains("push_shared_memory_size"), "{sentence}");
         assert!(sentence.contains("70000 bytes"), "{sentence}");
+    }
+
+    #[test]
+    fn one_channel_too_many_names_the_directive() {
+        let reply = PublishError::TooManyChannels.reply();
+        assert_eq!(reply.status, 403);
+        assert!(text(&reply).contains("push_max_channels"));
     }
 
     #[test]

@@ -62,6 +62,11 @@ pub enum Refusal {
     /// `push_subscriber_concurrency first`: another one is waiting already.
     #[error("Another subscriber is waiting, and push_subscriber_concurrency is \"first\".")]
     Conflict,
+    /// `push_max_channels`: there are as many already, and this one does not exist.
+    #[error(
+        "The subscriber was not served: its channel does not exist, and there are as many as push_max_channels allows."
+    )]
+    TooManyChannels,
     /// The zone cannot hold one more channel.
     #[error(
         "The subscriber was not served: push_shared_memory_size leaves no room for its channel."
@@ -83,6 +88,7 @@ impl Refusal {
             Refusal::NotAuthorized => Reply::error_page(403),
             Refusal::TooManySubscribers => Reply::empty(403),
             Refusal::Conflict => conflict(),
+            Refusal::TooManyChannels => Reply::text(403, sentence()),
             Refusal::NoSpace => Reply::text(507, sentence()),
             Refusal::Closing => Reply::text(503, sentence()).header("Retry-After", &b"1"[..]),
         }

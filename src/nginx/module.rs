@@ -154,8 +154,9 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         return OK;
     }
     // SAFETY: nginx passes this worker's cycle, whose zones are mapped.
-    let zone =
-        unsafe { used_in(cycle).and_then(|main| main.zone).and_then(|zone| zone::attach(zone)) };
+    let zone = unsafe {
+        used_in(cycle).and_then(|main| zone::attach(main.zone?, main.said.max_channels()))
+    };
     if let Some(zone) = zone {
         worker::start(zone);
     }

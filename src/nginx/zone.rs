@@ -38,6 +38,8 @@ pub struct SharedZone {
     words: usize,
     /// Names this zone's life: the same in all workers, also after a reload with another size.
     pub token: u64,
+    /// How many channels this process lets there be; 0 for any number.
+    max_channels: u32,
 }
 
 impl SharedZone {
@@ -47,6 +49,7 @@ impl SharedZone {
     /// Nothing if the memory was made by another version of the module, which `init_zone` has ruled out.
     pub fn with<R>(&self, now: Now, work: impl FnOnce(&mut Zone<'_>) -> R) -> Option<R> {
         let (result, trash, wake) = self.locked(now, |zone| {
+            zone.limit_channels(self.max_channels);
             let result = work(zone);
             (result, zone.take_trash(), zone.take_wake())
         })?;
@@ -82,7 +85,7 @@ impl SharedZone {
             let root = NonNull::new((*pool.as_ptr()).data.cast::<Root>())?;
             let root = root.as_ref();
             let memory = NonNull::new(root.memory).filter(|_| root.magic == ROOT_MAGIC)?;
-            Some(SharedZone { pool, memory, words: root.words, token: root.token })
+            Some(SharedZone { pool, memory, words: root.words, token: root.token, max_channels: 0 })
         }
     }
 }
@@ -106,14 +109,15 @@ pub unsafe fn add(
     Some(zone)
 }
 
-/// The zone of a running cycle.
+/// The zone of a running cycle, in which this process lets there be so many channels (0 for any number).
 ///
 /// # Safety
 ///
 /// `zone` must have come from [`add`], and nginx must have initialised it.
-pub unsafe fn attach(zone: NonNull<ngx_shm_zone_t>) -> Option<SharedZone> {
+pub unsafe fn attach(zone: NonNull<ngx_shm_zone_t>, max_channels: u32) -> Option<SharedZone> {
     // SAFETY: the caller's promise.
-    unsafe { SharedZone::of(zone.as_ptr()) }
+    let zone = unsafe { SharedZone::of(zone.as_ptr()) };
+    zone.map(|zone| SharedZone { max_channels, ..zone })
 }
 
 extern "C" fn init(zone: *mut ngx_shm_zone_t, old_data: *mut c_void) -> ngx_int_t {
@@ -180,7 +184,7 @@ unsafe fn format(zone: *mut ngx_shm_zone_t) -> bool {
 pub unsafe fn carry_over(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>) {
     // SAFETY: the caller's promise; zones of both cycles are mapped.
     let (new, old) = unsafe {
-        let Some(new) = attach(zone) else { return };
+        let Some(new) = SharedZone::of(zone.as_ptr()) else { return };
         let Some(before) = find((*cycle).old_cycle) else { return };
         if (*before.as_ptr()).shm.addr == (*zone.as_ptr()).shm.addr {
             return;

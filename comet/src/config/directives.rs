@@ -171,6 +171,18 @@ pub const DIRECTIVES: &[Directive] = &[
         apply: Apply::Main(|conf, args| conf.set_zone_size("push_max_reserved_memory", args)),
     },
     Directive {
+        name: "push_max_channels",
+        contexts: H,
+        args: Args::One,
+        syntax: "push_max_channels number",
+        default: "0",
+        doc: "Sets how many channels there may be, in all locations together: a subscriber or publisher that would begin \
+              one more gets 403; 0 means any number.",
+        apply: Apply::Main(|conf, args| {
+            COUNT.set("push_max_channels", &mut conf.max_channels, args)
+        }),
+    },
+    Directive {
         name: "push_store_messages",
         contexts: HSL,
         args: Args::One,

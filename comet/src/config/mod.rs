@@ -92,6 +92,8 @@ pub enum Warning {
 pub struct MainConf {
     /// Size of the shared memory zone in bytes, with the directive that said so.
     zone_size: Option<(u64, &'static str)>,
+    /// How many channels there may be.
+    max_channels: Option<u64>,
 }
 
 impl MainConf {
@@ -110,6 +112,11 @@ impl MainConf {
                 (size.max(min), None)
             }
         }
+    }
+
+    /// How many channels there may be; 0 for any number.
+    pub fn max_channels(&self) -> u32 {
+        u32::try_from(self.max_channels.unwrap_or(0)).unwrap_or(u32::MAX)
     }
 
     /// Sets the size of the zone by one of the directive's two names.
@@ -174,10 +181,21 @@ mod tests {
 
     #[test]
     fn odd_page_sizes_do_no_harm() {
-        let conf = MainConf { zone_size: Some((u64::MAX, "push_shared_memory_size")) };
+        let conf = MainConf {
+            zone_size: Some((u64::MAX, "push_shared_memory_size")),
+            ..MainConf::default()
+        };
         assert_eq!(conf.zone_size(0), (u64::MAX, None));
         assert_eq!(conf.zone_size(PAGE).0, u64::MAX - 4095);
         assert_eq!(MainConf::default().zone_size(usize::MAX).0, u64::MAX);
+    }
+
+    #[test]
+    fn there_may_be_any_number_of_channels_unless_said() {
+        assert_eq!(MainConf::default().max_channels(), 0);
+        let said = |max| MainConf { max_channels: Some(max), ..MainConf::default() };
+        assert_eq!(said(7).max_channels(), 7);
+        assert_eq!(said(u64::MAX).max_channels(), u32::MAX);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::wire::object;
 
 /// "The server met something unexpected" (RFC 6455, section 7.4.1).
 pub const INTERNAL_ERROR: u16 = 1011;
+/// Close code: the message would begin a channel, and there are as many as there may be.
+pub const POLICY_VIOLATION: u16 = 1008;
 /// "The server restarts; come again" (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
 

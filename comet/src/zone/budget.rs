@@ -45,6 +45,33 @@ impl Zone<'_> {
         }
     }
 
+    /// Whether the zone may hold so many channels more ([`Zone::limit_channels`]): idle ones give way, but for those in
+    /// `kept`. If it may not, nothing changes.
+    pub(super) fn make_place(&mut self, channels: u32, kept: &[At]) -> bool {
+        let max = self.max_channels;
+        let wanted = self.header.channel_count.saturating_add(channels);
+        if channels == 0 || max == 0 || wanted <= max {
+            return true;
+        }
+        let surplus = (wanted - max) as usize;
+        let mut idle = Vec::new();
+        let mut at = self.header.idle;
+        while at.is_some() && idle.len() < surplus {
+            if self.is_collectable(at) && !kept.contains(&at) {
+                idle.push(at);
+            }
+            at = self.get::<ChannelHead>(at).class_next;
+        }
+        if idle.len() < surplus {
+            return false;
+        }
+        for channel in idle {
+            self.remove_idle_channel(channel);
+            self.header.counters.collected += 1;
+        }
+        true
+    }
+
     /// Blocks that there would be without any message.
     fn evictable(&self) -> u32 {
         self.header.free_count.saturating_add(self.header.message_blocks)

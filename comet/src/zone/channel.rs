@@ -184,6 +184,7 @@ impl Zone<'_> {
         subscriptions: &[Subscription<'_>],
         now: Now,
     ) -> Result<Vec<Followed>, Refusal> {
+        self.make_place_for_all(subscriptions, now)?;
         let mut places = Vec::with_capacity(subscriptions.len());
         for subscription in subscriptions {
             match self.follow(subscription, now) {
@@ -199,6 +200,31 @@ impl Zone<'_> {
             }
         }
         Ok(places.into_iter().map(|(place, _)| place).collect())
+    }
+
+    /// Makes place for the channels that these subscriptions begin, before the first of them is there to give way to the
+    /// others.
+    fn make_place_for_all(
+        &mut self,
+        subscriptions: &[Subscription<'_>],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        if self.is_closed() {
+            return Err(Refusal::Closing);
+        }
+        self.turn_wheel(now, super::wheel::TURN_BUDGET);
+        let mut known = Vec::with_capacity(subscriptions.len());
+        for subscription in subscriptions {
+            match self.find(subscription.id) {
+                Some(at) => known.push(at),
+                None if subscription.authorized_only => return Err(Refusal::NotAuthorized),
+                None => {}
+            }
+        }
+        match self.make_place((subscriptions.len() - known.len()) as u32, &known) {
+            true => Ok(()),
+            false => Err(Refusal::TooManyChannels),
+        }
     }
 
     /// Gives a subscriber that stays a place just before the first message that it is to get, and counts it as waiting if
@@ -252,6 +278,7 @@ impl Zone<'_> {
         let at = match self.find(subscription.id) {
             Some(at) => at,
             None if subscription.authorized_only => return Err(Refusal::NotAuthorized),
+            None if !self.make_place(1, &[]) => return Err(Refusal::TooManyChannels),
             None => self
                 .create_channel(subscription.id, subscription.channel_timeout, now)
                 .map_err(|_| Refusal::NoSpace)?,

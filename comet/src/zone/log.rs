@@ -122,6 +122,9 @@ impl Zone<'_> {
         self.turn_wheel(now, super::wheel::TURN_BUDGET);
         let needed = message_blocks(meta.len(), publication.content);
         let found = self.find(publication.id);
+        if found.is_none() && !self.make_place(1, &[]) {
+            return Err(PublishError::TooManyChannels);
+        }
         let channel_needs = if found.is_some() { 0 } else { Self::channel_blocks(publication.id) };
         self.reserve(needed.saturating_add(channel_needs), found.unwrap_or(At::NONE), now)?;
         let channel = match found {
@@ -150,15 +153,22 @@ impl Zone<'_> {
     ) -> Result<Vec<Published>, PublishError> {
         if let [_, _, ..] = publications {
             self.turn_wheel(now, super::wheel::TURN_BUDGET);
+            let mut known = Vec::with_capacity(publications.len());
             let needed = publications.iter().fold(0, |sum: u32, publication| {
                 let meta = meta_of(publication).len();
                 let channel = match self.find(publication.id) {
-                    Some(_) => 0,
+                    Some(at) => {
+                        known.push(at);
+                        0
+                    }
                     None => Self::channel_blocks(publication.id),
                 };
                 sum.saturating_add(message_blocks(meta, publication.content))
                     .saturating_add(channel)
             });
+            if !self.make_place((publications.len() - known.len()) as u32, &known) {
+                return Err(PublishError::TooManyChannels);
+            }
             self.reserve(needed, At::NONE, now)?;
         }
         publications.iter().map(|publication| self.publish(publication, now)).collect()

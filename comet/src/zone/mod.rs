@@ -66,6 +66,8 @@ pub struct Zone<'m> {
     wake: Vec<u32>,
     /// A channel that an operation is about to use: it is not collected meanwhile.
     pinned: At,
+    /// How many channels there may be; 0 for any number.
+    max_channels: u32,
     /// Blocks that eviction is making room for: new ledgers must not eat into them.
     wanted: u32,
     /// For tests: dies after so many commit points.
@@ -148,6 +150,7 @@ impl<'m> Zone<'m> {
             trash: Vec::new(),
             wake: Vec::new(),
             pinned: At::NONE,
+            max_channels: 0,
             wanted: 0,
             #[cfg(test)]
             fuse: None,
@@ -168,6 +171,11 @@ impl<'m> Zone<'m> {
     #[must_use]
     pub fn take_wake(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.wake)
+    }
+
+    /// Sets how many channels subscribers and publishers may make, together with those that there are; 0 for any number.
+    pub fn limit_channels(&mut self, max: u32) {
+        self.max_channels = max;
     }
 
     /// Whether the messages have moved to another zone.

@@ -6,6 +6,7 @@ mod crash;
 mod files;
 mod follow;
 mod ids;
+mod limit;
 mod mail;
 mod many;
 mod missed;
