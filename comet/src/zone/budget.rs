@@ -1,5 +1,9 @@
-//! What happens when the zone is full (invariant I10): expired messages go first, then the oldest messages of the channels
-//! that hold most, then idle channels; and if that is not enough, nothing changes and the publisher is told.
+//! What happens when the zone is full (invariant I10): expired messages go first, then channels that never had one and that
+//! nobody waits on, then the oldest messages of the channels that hold most, then all idle channels; and if that is not
+//! enough, nothing changes and the publisher is told.
+//!
+//! Channels that never had a message go before messages because anybody who may subscribe can make as many as he likes,
+//! and would drive everybody's messages out.
 //!
 //! Channels are kept in classes by the power of two of the blocks that their messages hold, so the fattest channel, to
 //! within a factor of two, is found without a search.
@@ -9,6 +13,9 @@ use super::record::{ChannelHead, DELETED, IDLE_CLASS};
 use super::Zone;
 use crate::clock::Now;
 use crate::publisher::PublishError;
+
+/// How many idle channels are looked at for one that never had a message.
+const BLANKS_SOUGHT: usize = 16;
 
 impl Zone<'_> {
     /// Makes sure that so many blocks are free. `pinned` is a channel that must not be collected meanwhile.
@@ -82,14 +89,16 @@ impl Zone<'_> {
         self.header.free_count > 0 && self.evictable() > self.wanted
     }
 
-    /// Drops a message, or an idle channel if dropping all messages would not be enough.
+    /// Drops a message, or an idle channel if that never had one, or if dropping all messages would not be enough.
     fn give_something_up(&mut self, blocks: u32, now: Now) -> bool {
-        if self.evictable() < blocks {
-            if let Some(idle) = self.first_idle() {
-                self.remove_idle_channel(idle);
-                self.header.counters.collected += 1;
-                return true;
-            }
+        let mut idle = self.first_blank();
+        if idle.is_none() && self.evictable() < blocks {
+            idle = self.first_idle();
+        }
+        if let Some(idle) = idle {
+            self.remove_idle_channel(idle);
+            self.header.counters.collected += 1;
+            return true;
         }
         let Some(channel) = self.fattest() else {
             return false;
@@ -107,6 +116,22 @@ impl Zone<'_> {
             at = self.get::<ChannelHead>(at).class_next;
         }
         at.is_some().then_some(at)
+    }
+
+    /// One of the channels that have become idle last, if it never had a message.
+    fn first_blank(&self) -> Option<At> {
+        let mut at = self.header.idle;
+        for _ in 0..BLANKS_SOUGHT {
+            if at.is_none() {
+                break;
+            }
+            let head = self.get::<ChannelHead>(at);
+            if head.next_seq == 1 && self.is_collectable(at) {
+                return Some(at);
+            }
+            at = head.class_next;
+        }
+        None
     }
 
     fn is_collectable(&self, channel: At) -> bool {

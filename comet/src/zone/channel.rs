@@ -8,7 +8,7 @@ use super::log::Next;
 use super::memory::{At, Tombstone, TOMBSTONES};
 use super::record::{
     kind, ChannelHead, ChannelTail, EntryBlock, SlotEntry, SlotHead, BUSY, DATA_INLINE, DELETED,
-    ENTRIES_INLINE, ENTRIES_MORE, ID_INLINE, NOTIFIED,
+    ENTRIES_INLINE, ENTRIES_MORE, IDLE_CLASS, ID_INLINE, NOTIFIED,
 };
 use super::slots::SlotRef;
 use super::Zone;
@@ -202,8 +202,8 @@ impl Zone<'_> {
         Ok(places.into_iter().map(|(place, _)| place).collect())
     }
 
-    /// Makes place for the channels that these subscriptions begin, before the first of them is there to give way to the
-    /// others.
+    /// Makes place and room for the channels that these subscriptions begin, before the first of them is there to give way
+    /// to the others.
     fn make_place_for_all(
         &mut self,
         subscriptions: &[Subscription<'_>],
@@ -214,17 +214,21 @@ impl Zone<'_> {
         }
         self.turn_wheel(now, super::wheel::TURN_BUDGET);
         let mut known = Vec::with_capacity(subscriptions.len());
+        let mut needed = 0;
         for subscription in subscriptions {
-            match self.find(subscription.id) {
-                Some(at) => known.push(at),
+            needed += match self.find(subscription.id) {
+                Some(at) => {
+                    known.push(at);
+                    self.blocks_at_risk(at, subscription.id)
+                }
                 None if subscription.authorized_only => return Err(Refusal::NotAuthorized),
-                None => {}
-            }
+                None => Self::channel_blocks(subscription.id),
+            };
         }
-        match self.make_place((subscriptions.len() - known.len()) as u32, &known) {
-            true => Ok(()),
-            false => Err(Refusal::TooManyChannels),
+        if !self.make_place((subscriptions.len() - known.len()) as u32, &known) {
+            return Err(Refusal::TooManyChannels);
         }
+        self.reserve(needed, At::NONE, now).map_err(|_| Refusal::NoSpace)
     }
 
     /// Gives a subscriber that stays a place just before the first message that it is to get, and counts it as waiting if
@@ -367,6 +371,15 @@ impl Zone<'_> {
     /// Blocks that a channel with this id takes.
     pub(super) fn channel_blocks(id: &[u8]) -> u32 {
         2 + id.len().saturating_sub(ID_INLINE).div_ceil(DATA_INLINE) as u32
+    }
+
+    /// Blocks to make room for, beside what a channel is to hold, so that it is there again should it be collected to make
+    /// that room.
+    pub(super) fn blocks_at_risk(&self, at: At, id: &[u8]) -> u32 {
+        match self.get::<ChannelHead>(at).class {
+            IDLE_CLASS => Self::channel_blocks(id),
+            _ => 0,
+        }
     }
 
     /// Makes a channel.

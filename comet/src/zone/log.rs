@@ -159,7 +159,7 @@ impl Zone<'_> {
                 let channel = match self.find(publication.id) {
                     Some(at) => {
                         known.push(at);
-                        0
+                        self.blocks_at_risk(at, publication.id)
                     }
                     None => Self::channel_blocks(publication.id),
                 };

@@ -16,8 +16,8 @@
 //!
 //! **Time.** Every operation is told the time and begins by turning the timing wheel, so that nothing expired is seen.
 //!
-//! **Memory.** Blocks of one size. When they are used up: expired messages, then the oldest messages of the channels
-//! that hold most, then idle channels, then an error ([`budget`]).
+//! **Memory.** Blocks of one size. When they are used up: expired messages, then channels that never had one and that nobody waits
+//! on, then the oldest messages of the channels that hold most, then idle channels, then an error ([`budget`]).
 
 mod arena;
 mod budget;

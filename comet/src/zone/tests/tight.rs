@@ -446,11 +446,53 @@ fn ten_small_messages_make_room_for_one_large() {
 }
 
 #[test]
-fn idle_channels_give_way_last() {
+fn channels_that_never_had_a_message_give_way_first() {
     let mut world = World::new(64);
     for number in 0..10u32 {
         world.subscribe(ask(number.to_string().as_bytes(), Position::Oldest)).unwrap();
     }
+    world.publish(say(b"m", &[&[b'x'; 2000]]));
+    world.publish(say(b"n", &[&[b'x'; 3000]]));
+    world.with(|zone, _| {
+        assert_eq!(zone.usage().counters.evicted, 0);
+        assert!((3..12).contains(&zone.usage().channels));
+        assert_eq!((zone.seqs_of(b"m"), zone.seqs_of(b"n")), (vec![1], vec![1]));
+    });
+    // Nor do they drive out each other's elders.
+    for number in 10..100u32 {
+        world.subscribe(ask(number.to_string().as_bytes(), Position::Oldest)).unwrap();
+        world.with(|zone, now| assert!(zone.info(b"0", now).is_some()));
+    }
+    world.with(|zone, _| assert_eq!(zone.usage().counters.evicted, 0));
+}
+
+#[test]
+fn several_channels_do_not_give_way_to_each_other() {
+    let mut world = World::new(64);
+    for number in 0..40u32 {
+        world.subscribe(ask(number.to_string().as_bytes(), Position::Oldest)).unwrap();
+    }
+    let names: Vec<String> = (20..45u32).map(|number| number.to_string()).collect();
+    let wishes: Vec<_> = names.iter().map(|id| ask(id.as_bytes(), Position::Oldest)).collect();
+    world.with(|zone, now| zone.follow_all(&wishes, now)).unwrap();
+    world.with(|zone, now| {
+        assert!(names.iter().all(|name| zone.info(name.as_bytes(), now).is_some()));
+    });
+    let publications: Vec<_> = names[..15].iter().map(|id| say(id.as_bytes(), &[b"x"])).collect();
+    let published = world.with(|zone, now| zone.publish_all(&publications, now));
+    assert_eq!(published.map(|published| published.len()), Ok(15));
+}
+
+#[test]
+fn other_idle_channels_give_way_last() {
+    let mut world = World::new(64);
+    for number in 0..10u32 {
+        let id = number.to_string();
+        let short = say(id.as_bytes(), &[b"x"]);
+        world.publish(Publication { message_timeout: 1000, channel_timeout: 3600, ..short });
+    }
+    world.pass(5000);
+    world.sweep();
     world.publish(say(b"m", &[&[b'x'; 2000]]));
     world.publish(say(b"n", &[&[b'x'; 3000]]));
     world.with(|zone, _| {
