@@ -94,8 +94,7 @@ pub fn render_all(channels: &[(&[u8], ChannelInfo)], format: Format) -> Vec<u8> 
             )),
             Format::Yaml => {
                 list.push_str("- channel: ");
-                // A JSON string is one of YAML.
-                json::push_string(&mut list, &name);
+                push_yaml(&mut list, &name);
                 list.push_str(&format!(
                     "\r\n  messages: {messages}\r\n  requested: {requested}\r\n  \
                      subscribers: {subscribers}\r\n"
@@ -113,6 +112,20 @@ pub fn render_all(channels: &[(&[u8], ChannelInfo)], format: Format) -> Vec<u8> 
         Format::Yaml => format!("---\r\n{list}\r\n"),
     };
     body.into_bytes()
+}
+
+/// Appends `text` to `yaml` as a string: that of JSON, but for characters that must not stand in a document of YAML 1.2.
+fn push_yaml(yaml: &mut String, text: &str) {
+    let mut string = String::new();
+    json::push_string(&mut string, text);
+    for character in string.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                yaml.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            _ => yaml.push(character),
+        }
+    }
 }
 
 /// Text for XML 1.0, which has no way to write most control characters.
