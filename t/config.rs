@@ -31,13 +31,14 @@ const SL: &[Context] = &[Server, Location];
 const HSLI: &[Context] = &[Http, Server, Location, LocationIf];
 
 /// Name, a value that loads, contexts in which it is allowed.
-const DIRECTIVES: [(&str, &str, &[Context]); 24] = [
+const DIRECTIVES: [(&str, &str, &[Context]); 25] = [
     ("push_publisher", "", SL),
     ("push_subscriber", "long-poll", SL),
     ("push_subscriber_concurrency", "last", HSL),
     ("push_store_messages", "on", HSL),
     ("push_max_reserved_memory", "32M", H),
     ("push_shared_memory_size", "32M", H),
+    ("push_max_channels", "100", H),
     ("push_min_message_buffer_length", "1", HSL),
     ("push_max_message_buffer_length", "10", HSL),
     ("push_message_buffer_length", "10", HSL),
@@ -140,6 +141,7 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("push_ignore_queue_on_no_cache", &["on", "off"], &["x", "''"]),
         ("push_max_reserved_memory", &["size"], &["x", "''", "-1", "3x", "1.5m"]),
         ("push_shared_memory_size", &["size"], &["x", "''", "-1", "99999999999999999999"]),
+        ("push_max_channels", &["number"], &["x", "''", "-1", "1k"]),
         ("push_min_message_buffer_length", &["number"], &["x", "''", "-1", "1k"]),
         ("push_max_message_buffer_length", &["number"], &["x", "''", "-1", "1.5"]),
         ("push_message_buffer_length", &["number"], &["x", "''", "-1", "99999999999999999999"]),

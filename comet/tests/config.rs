@@ -95,6 +95,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         // Ours.
         ("push_channel_id", hsl.and(Contexts::LOCATION_IF), Args::Some),
         ("push_shared_memory_size", h, Args::One),
+        ("push_max_channels", h, Args::One),
         ("push_park", hsl, Args::One),
         ("push_pubsub", sl, Args::Any),
         ("push_ping_interval", hsl, Args::One),
@@ -121,7 +122,7 @@ fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
     const IN_IF: bool = DIRECTIVES[3].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (32, "push_publisher", true));
+    assert_eq!((COUNT, FIRST, IN_IF), (33, "push_publisher", true));
 }
 
 #[test]
