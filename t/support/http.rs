@@ -195,6 +195,11 @@ impl Client {
         Ok(Client { stream, buffer: Vec::new(), closing: false, received: 0 })
     }
 
+    /// From now on, sending is an error if the server does not read for so long.
+    pub fn give_up_sending_after(&mut self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("a socket");
+    }
+
     /// Sends bytes as they are; an error if the server reads no more.
     pub fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)

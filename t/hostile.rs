@@ -1,0 +1,900 @@
+//! Tests for clients that mean harm: each attack has a defined answer, and the others are served.
+//!
+//! `docs/security.md` says which threat is shown where, also in the other files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::time::Duration;
+use std::{fs, thread};
+
+use serde_json::Value;
+use support::event_source;
+use support::lines::{self, json_request, Lines};
+use support::push::{pattern, publisher, subscriber};
+use support::websocket::{to_bytes, Frame, Handshake};
+use support::{on_1_and_4_workers, process, wait, Client, Config, Cursor, Nginx, Request};
+
+on_1_and_4_workers!(
+    // Slowness and size.
+    slow_heads_and_bodies_are_ended_and_others_are_served,
+    giant_heads_are_refused_and_giant_ids_cut,
+    // Names.
+    no_name_breaks_out_of_channel_info,
+    no_name_breaks_out_of_a_transport,
+    no_name_breaks_out_of_a_log,
+    // Positions.
+    every_cursor_has_a_defined_position,
+    every_date_and_tag_has_a_defined_position,
+    no_cursor_keeps_a_stream_from_what_comes,
+    every_first_message_is_served_or_refused,
+    a_reload_with_clients_of_all_cursors,
+    // Many channels.
+    channels_of_clients_that_went_leave_nothing_behind,
+    idle_channels_do_not_keep_publishers_from_publishing,
+    idle_channels_do_not_drive_messages_out,
+    more_channels_than_allowed_are_refused_on_all_ways,
+    idle_channels_give_way_to_others,
+    a_reload_changes_how_many_channels_there_may_be,
+    // Many connections.
+    a_flood_of_subscribers_ends_at_the_limit,
+    a_flood_of_connections_ends_with_it,
+    // WebSocket.
+    pings_without_end_cost_no_memory,
+    fragments_without_end_cost_no_memory,
+    commands_that_are_no_commands_are_answered,
+    // Permission.
+    who_may_not_publish_changes_nothing,
+);
+
+/// What a location serves by what the client asks for; iframe and JSON lines have locations of their own.
+const ALL: &str = "long-poll eventsource websocket multipart jsonp";
+
+/// Names that nobody means well with.
+const NAMES: [&[u8]; 14] = [
+    b"\"quoted\" and 'quoted'",
+    b"back\\slash\\",
+    b"a\r\nforged: 1",
+    b"a\n\ndata: forged",
+    b"a\rforged: 1\r\n\r\nforged",
+    b"</script><script>forged()</script>",
+    b"<!-- ]]> --> <![CDATA[ &amp; &forged; <forged/>",
+    b"\xff\xfe\xc0\x80",
+    b"\x01\x02\x1b[31m\x7f",
+    "\u{2028}\u{2029}\u{85}\u{feff}\u{ffff}\u{202e}".as_bytes(),
+    b"- forged: |",
+    b"${forged} {{forged}} `forged`",
+    b"\"\\u002c \"forged\": \"1",
+    b"*&?#%2500%0d%0a+",
+];
+
+fn config(workers: usize) -> Config {
+    let location = |path: &str, kind: &str| {
+        format!("location ~ \"(?s)^/{path}/(.+)$\" {{ {kind}; push_channel_id $1; }}\n")
+    };
+    Config::push(workers)
+        .transports(ALL)
+        .http("push_channel_id_split_delimiter ',';")
+        .server(&location("pub2", "push_publisher"))
+        .server(&location("sub2", &format!("push_subscriber {ALL}")))
+        .server(&location("frame2", "push_subscriber iframe"))
+        .server(&location("lines2", "push_subscriber stream"))
+        .server("location = /lines { push_subscriber stream; push_channel_id $arg_id; }")
+        .server("location = /interval { push_subscriber interval-poll; push_channel_id $arg_id; }")
+        .server("location = /frame { push_subscriber iframe; push_channel_id $arg_id; }")
+}
+
+fn start(workers: usize, http: &str) -> Nginx {
+    Nginx::start(config(workers).http(http))
+}
+
+/// Every byte percent-encoded, so that nginx decodes it.
+fn encoded(name: &[u8]) -> String {
+    name.iter().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+/// A cursor as a value in a URL, as short as it may be.
+fn argument(cursor: &str) -> String {
+    let short = |byte: u8| match byte {
+        b'0'..=b'9' | b'a'..=b'z' | b'-' => char::from(byte).to_string(),
+        _ => format!("%{byte:02x}"),
+    };
+    format!("last_event_id={}", cursor.bytes().map(short).collect::<String>())
+}
+
+/// What is told of a name in a text.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Panics unless messages go through.
+#[track_caller]
+fn expect_service(nginx: &Nginx, id: &str) {
+    let mut waiting = nginx.park(id);
+    nginx.publish(id, "served").expect_status(201);
+    assert_eq!(waiting.response().expect_status(200).text(), "served");
+    nginx.request(&Request::new("DELETE", &publisher(id))).expect_status(200);
+}
+
+fn slow_heads_and_bodies_are_ended_and_others_are_served(workers: usize) {
+    let nginx = start(workers, "client_header_timeout 1s; client_body_timeout 1s;");
+    let head = Request::get(&subscriber("slow")).to_bytes();
+    let post = Request::post(&publisher("slow"), pattern(10_000)).to_bytes();
+    let mut heads: Vec<Client> = (0..10).map(|_| nginx.client()).collect();
+    let mut bodies: Vec<Client> = (0..10).map(|_| nginx.client()).collect();
+    bodies.iter_mut().for_each(|client| client.send_bytes(&post[..200]));
+    let mut sent = 0;
+    wait::until_true("the end of heads that come a byte at a time", || {
+        expect_service(&nginx, "other");
+        let bytes = [head[sent % head.len().saturating_sub(1)]];
+        // Each byte of a body is a sign of life.
+        if sent < 5 {
+            bodies.iter_mut().for_each(|client| client.send_bytes(&bytes));
+        }
+        sent += 1;
+        thread::sleep(Duration::from_millis(50));
+        heads.iter_mut().all(|client| client.has_bytes() || client.try_send_bytes(&bytes).is_err())
+    });
+    for client in &mut bodies {
+        client.expect_closed();
+    }
+    nginx.get(&publisher("slow")).expect_status(404);
+    expect_service(&nginx, "slow");
+}
+
+fn giant_heads_are_refused_and_giant_ids_cut(workers: usize) {
+    let nginx = start(workers, "");
+    for length in [9_000, 40_000] {
+        let giant = "x".repeat(length);
+        nginx.get(&subscriber(&giant)).expect_status(414);
+        nginx.request(&Request::post(&publisher(&giant), "a")).expect_status(414);
+        for name in ["Last-Event-ID", "If-None-Match", "Accept", "Sec-WebSocket-Protocol"] {
+            let request = Request::get(&subscriber("a")).header(name, &giant);
+            nginx.request(&request).expect_status(400);
+        }
+    }
+    let (one, two) = ("x".repeat(1024), "x".repeat(7_000));
+    nginx.publish(&one, "kept");
+    nginx.publish(&two, "the same");
+    assert_eq!(nginx.queue(&one), ["kept", "the same"]);
+    let log = nginx.error_log();
+    let cut: Vec<&str> = log.lines().filter(|line| line.contains("was cut")).collect();
+    assert!(!cut.is_empty());
+    expect_service(&nginx, "a");
+}
+
+/// The information about all of [`NAMES`] in one form.
+fn told(nginx: &Nginx, accept: &str) -> String {
+    let all = NAMES.map(encoded).join(",");
+    let request = Request::get(&format!("/pub2/{all}")).header("Accept", accept);
+    let response = nginx.request(&request).expect_status(200);
+    assert_eq!(response.header("Content-Type"), Some(accept));
+    response.text().to_owned()
+}
+
+fn no_name_breaks_out_of_channel_info(workers: usize) {
+    let nginx = start(workers, "");
+    for name in NAMES {
+        nginx.publish_at(&format!("/pub2/{}", encoded(name)), "x");
+    }
+    let names = NAMES.map(shown).to_vec();
+
+    let json: Value = serde_json::from_str(&told(&nginx, "application/json")).unwrap();
+    let objects = json.as_array().unwrap();
+    let found: Vec<&str> = objects.iter().map(|one| one["channel"].as_str().unwrap()).collect();
+    assert_eq!(found, names);
+    assert!(objects.iter().all(|one| one.as_object().unwrap().len() == 4 && one["messages"] == 1));
+
+    let text = told(&nginx, "text/plain");
+    let blocks: Vec<&str> = text.split("\r\n\r\n").collect();
+    assert_eq!(blocks.len(), names.len(), "{text}");
+    for block in blocks {
+        let lines: Vec<&str> = block.split("\r\n").collect();
+        assert!(lines.len() == 4 && lines[0].starts_with("channel: "), "{block:?}");
+        assert!(!block.replace("\r\n", "").contains(char::is_control), "{block:?}");
+    }
+
+    // JSON strings are YAML's, but for what YAML has no place for in a document.
+    let yaml = told(&nginx, "application/yaml");
+    let lines: Vec<&str> = yaml.split("\r\n").collect();
+    assert_eq!(lines.len(), 1 + 4 * names.len() + 2, "{yaml}");
+    for (name, lines) in names.iter().zip(lines[1..].chunks(4)) {
+        let channel = lines[0].strip_prefix("- channel: ").unwrap_or_else(|| panic!("{lines:?}"));
+        assert_eq!(serde_json::from_str::<String>(channel).as_ref().ok(), Some(name));
+        let forbidden = |c: char| c.is_control() || ('\u{fffe}'..='\u{ffff}').contains(&c);
+        assert!(!channel.contains(forbidden), "{channel:?}");
+        assert_eq!(lines[1], "  messages: 1");
+    }
+
+    let xml = told(&nginx, "application/xml");
+    assert_eq!(xml.matches("<channel>").count(), names.len());
+    let found: Vec<&str> =
+        xml.split("<name>").skip(1).map(|rest| rest.split("</name>").next().unwrap()).collect();
+    for (name, found) in names.iter().zip(found) {
+        assert!(!found.contains(|c: char| c == '<' || c == '>' || c.is_control()), "{found:?}");
+        let unescaped = found.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        let place_held = |c: char| match c {
+            '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
+        assert_eq!(unescaped, name.chars().map(place_held).collect::<String>());
+    }
+}
+
+/// Reads until a text has come, and returns all that has.
+#[track_caller]
+fn read_until(client: &mut Client, text: &str) -> String {
+    let mut all = Vec::new();
+    loop {
+        match client.try_some() {
+            Ok(Some(bytes)) => all.extend(bytes),
+            end => panic!("{end:?} before {text:?} in {:?}", String::from_utf8_lossy(&all)),
+        }
+        if all.windows(text.len()).any(|window| window == text.as_bytes()) {
+            return String::from_utf8_lossy(&all).into_owned();
+        }
+    }
+}
+
+fn no_name_breaks_out_of_a_transport(workers: usize) {
+    let nginx = start(workers, "");
+    for name in NAMES {
+        nginx.publish_at(&format!("/pub2/{}", encoded(name)), "message");
+        // Of several channels, each message says which one it came from.
+        let path = |prefix: &str| format!("/{prefix}/{},other", encoded(name));
+        let target = path("sub2");
+        let is_field = !name.iter().any(|byte| byte.is_ascii_control());
+
+        let poll = nginx.get(&target).expect_status(200);
+        assert!(!poll.head.contains("\nforged"), "{}", poll.head);
+        let told = poll.headers.iter().find(|(name, _)| name == "Push-Channel");
+        assert_eq!(
+            told.map(|(_, told)| told.clone()),
+            is_field.then(|| shown(name).trim().to_owned())
+        );
+
+        let line = Lines::open(nginx.port(), &json_request(&path("lines2"))).json();
+        assert_eq!(
+            (line["channel"].as_str(), &line["data"]),
+            (Some(&*shown(name)), &"message".into())
+        );
+        assert!(line.get("forged").is_none());
+
+        let script = nginx.get(&format!("{target}?callback=take")).expect_status(200);
+        let array = script.text().strip_prefix("/**/take(").unwrap().strip_suffix(");\n").unwrap();
+        let objects: Value = serde_json::from_str(array).unwrap();
+        assert_eq!(objects[0]["channel"].as_str(), Some(&*shown(name)));
+        assert!(!array.contains(['<', '>', '\u{2028}']), "{array}");
+
+        let mut events = nginx.client();
+        events.send(&event_source::request(&target));
+        let events = read_until(&mut events, "data: message");
+        assert!(!events.contains("\nforged") && !events.contains("\rforged"), "{events:?}");
+        assert!(!events.contains("data: forged"), "{events:?}");
+        assert_eq!(events.matches("\nid: ").count(), 1, "{events:?}");
+
+        let mut page = nginx.client();
+        page.send(&Request::get(&path("frame2")));
+        let page = read_until(&mut page, "\"message\"})</script>");
+        let (_, call) = page.rsplit_once("pushMessage(").unwrap();
+        let value = lines::parse(call.split_once(")</script>").unwrap().0);
+        assert_eq!(value["channel"].as_str(), Some(&*shown(name)));
+
+        let mut parts = nginx.client();
+        parts.send(&Request::get(&target).header("Accept", "multipart/mixed"));
+        let parts = read_until(&mut parts, "\r\n\r\nmessage");
+        assert!(!parts.contains("\nforged") && !parts.contains("\rforged"), "{parts:?}");
+
+        let mut socket = Handshake::to(&target).protocols("ws+meta.nchan").open(nginx.port());
+        let (meta, data) = socket.message().meta();
+        assert_eq!(data, b"message");
+        assert!(meta.iter().all(|(name, _)| !name.contains("forged")), "{meta:?}");
+    }
+}
+
+fn no_name_breaks_out_of_a_log(workers: usize) {
+    let nginx = start(
+        workers,
+        "log_format decoded 'line $uri $args'; access_log @dir@/decoded.log decoded;
+         push_max_channel_id_length 8; push_authorized_channels_only on;",
+    );
+    let mut requests = 0;
+    for name in NAMES {
+        let name = encoded(name);
+        for target in [format!("/sub2/{name}"), format!("/sub?id={name}&callback={name}")] {
+            let response = nginx.get(&target);
+            assert!([200, 400, 403].contains(&response.status), "{}", response.head);
+            requests += 1;
+        }
+        nginx.request(&Request::post(&format!("/pub2/{name}"), "x").header("Origin", "x"));
+        requests += 1;
+    }
+    let decoded = wait::until("all lines of the access log", || {
+        let log = fs::read(nginx.dir().join("decoded.log")).unwrap();
+        let lines: Vec<String> = shown(&log).lines().map(str::to_owned).collect();
+        (lines.len() >= requests).then_some(lines)
+    });
+    assert_eq!(decoded.len(), requests);
+    assert!(decoded.iter().all(|line| line.starts_with("line /")), "{decoded:?}");
+    for line in nginx.error_log().lines() {
+        assert!(line.starts_with("20") && !line.contains(char::is_control), "{line:?}");
+    }
+}
+
+/// Numbers and what looks like numbers, at all edges.
+const NUMBERS: [&str; 19] = [
+    "",
+    "0",
+    "1",
+    "-1",
+    "-0",
+    "+1",
+    "00",
+    " 1",
+    "1.5",
+    "1e9",
+    "0x10",
+    "x",
+    "[1]",
+    "-",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "18446744073709551615",
+    "18446744073709551616",
+];
+
+/// Cursors made of them, and other ones.
+fn cursors() -> Vec<String> {
+    let mut cursors: Vec<String> =
+        ["", ":", "::", "1:1:1", "[", "]", "[]", "[]:[]", "1:[", ",", "1:,"]
+            .map(str::to_owned)
+            .to_vec();
+    for number in NUMBERS {
+        cursors.push(number.to_owned());
+        cursors.push(format!("{number}:0"));
+        cursors.push(format!("1700000000:{number}"));
+        cursors.push(format!("18446744073709551615:{number}"));
+        cursors.push(format!("1700000000:{number},{number}"));
+        cursors.push(format!("1700000000:[{number}],-"));
+    }
+    cursors.push(format!("1700000000:{}", ["0"; 255].join(",")));
+    cursors.push(format!("1700000000:{}", ["[4294967295]"; 255].join(",")));
+    cursors.push(format!("1700000000:{}", ["-"; 1000].join(",")));
+    cursors.push("9".repeat(3_000));
+    cursors.push(format!("1:{}", "0".repeat(3_000)));
+    cursors
+}
+
+/// The time and the tag, if it is a cursor of one channel.
+fn one_cursor(cursor: &str) -> Option<(u64, u32)> {
+    let (time, tag) = cursor.trim().split_once(':')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let time = Some(time).filter(|text| is_number(text))?.parse().ok()?;
+    let tag = Some(tag).filter(|text| is_number(text))?.parse().ok()?;
+    (time != 0).then_some((time, tag))
+}
+
+/// Publishes three messages to each of two channels. Returns the ids of the first channel's.
+fn publish_some(nginx: &Nginx) -> Vec<(u64, u32)> {
+    for number in 0..3 {
+        nginx.publish("a", format!("a {number}"));
+        nginx.publish("b", format!("b {number}"));
+    }
+    nginx.poll_all("a").iter().map(|response| Cursor::after(response).id()).collect()
+}
+
+fn every_cursor_has_a_defined_position(workers: usize) {
+    let nginx = start(workers, "");
+    let ids = publish_some(&nginx);
+    let mut client = nginx.client();
+    for cursor in cursors() {
+        let query = argument(&cursor);
+        // An encoded cursor of one channel is not read beyond what any id needs.
+        let requests = [
+            (Request::get("/interval?id=a").header("Last-Event-ID", &cursor), true),
+            (
+                Request::get(&format!("/interval?id=a&{query}")),
+                query.len() <= "last_event_id=".len() + 128,
+            ),
+        ];
+        for (request, is_read) in requests {
+            let after = one_cursor(&cursor).filter(|_| is_read);
+            let next = ids.iter().position(|id| after.is_none_or(|after| *id > after));
+            let response = client.request(&request);
+            match next {
+                None => assert_eq!(response.status, 304, "{cursor:?}"),
+                Some(next) => {
+                    assert_eq!(
+                        response.expect_status(200).text(),
+                        format!("a {next}"),
+                        "{cursor:?}"
+                    );
+                }
+            }
+        }
+        let requests = [
+            Request::get("/interval?id=a,b").header("Last-Event-ID", &cursor),
+            Request::get(&format!("/interval?id=a,b&{query}")),
+        ];
+        let [header, argument] = requests.map(|request| client.request(&request));
+        assert!([200, 304].contains(&header.status), "{cursor:?}: {}", header.head);
+        assert!([200, 304].contains(&argument.status), "{cursor:?}: {}", argument.head);
+        if !cursor.contains(':') {
+            assert_eq!((header.text(), argument.text()), ("a 0", "a 0"), "{cursor:?}");
+        }
+    }
+}
+
+const DATES: [&str; 12] = [
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Thu, 01 Jan 1970 00:00:01 GMT",
+    "Wed, 31 Dec 1969 23:59:59 GMT",
+    "Mon, 01 Jan 0000 00:00:00 GMT",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Sat, 01 Jan 10000 00:00:00 GMT",
+    "Tue, 19 Jan 2038 03:14:08 GMT",
+    "Sun, 07 Feb 2106 06:28:16 GMT",
+    "Fri, 31 Feb 2026 25:61:61 GMT",
+    "Sunday, 06-Nov-94 08:49:37 GMT",
+    "Sun Nov  6 08:49:37 1994",
+    "-1",
+];
+
+fn every_date_and_tag_has_a_defined_position(workers: usize) {
+    let nginx = start(workers, "");
+    publish_some(&nginx);
+    let mut client = nginx.client();
+    for date in DATES.into_iter().chain(NUMBERS) {
+        for tag in NUMBERS.into_iter().chain(["\"1\"", "W/\"-1\"", "\"", "W/", "\"[1],2\"", ",,,"])
+        {
+            let cursor = Cursor::new(date, tag);
+            for id in ["a", "a,b"] {
+                let request = cursor.apply(Request::get(&format!("/interval?id={id}")));
+                let response = client.request(&request);
+                let is_later = ["9999", "2038", "2106"].iter().any(|year| date.contains(year));
+                match is_later {
+                    true => assert_eq!(response.status, 304, "{cursor:?} {id}"),
+                    // A cursor of no time, or of one before all messages.
+                    false => {
+                        assert_eq!(response.expect_status(200).text(), "a 0", "{cursor:?} {id}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Requests for streams and long-polls of these channels from this cursor, by all transports.
+fn all_ways(ids: &str, cursor: &str) -> Vec<Request> {
+    let query = argument(cursor);
+    let target = format!("/sub?id={ids}&{query}");
+    let accepting = |accept| Request::get(&target).header("Accept", accept);
+    vec![
+        Request::get(&target),
+        Request::get(&format!("{target}&callback=take")),
+        Request::get(&format!("/frame?id={ids}&{query}")),
+        accepting("text/event-stream"),
+        json_request(&format!("/lines?id={ids}&{query}")),
+        Request::get(&format!("/lines?id={ids}&{query}")),
+        accepting("multipart/mixed"),
+        Handshake::to(&target).request(),
+        Handshake::to(&target).protocols("ws+meta.nchan").request(),
+        Handshake::to(&target).protocols("push.json").request(),
+        Request::get(&format!("/sub?id={ids}"))
+            .header("Accept", "text/event-stream")
+            .header("Last-Event-ID", cursor),
+    ]
+}
+
+/// Clients on all ways from all cursors, on one and on two channels.
+fn clients_of_all_cursors(nginx: &Nginx) -> Vec<(String, Client)> {
+    let mut clients = Vec::new();
+    for cursor in cursors() {
+        for (place, ids) in ["a", "a,b"].into_iter().enumerate() {
+            for (way, request) in all_ways(ids, &cursor).into_iter().enumerate() {
+                // A part of all that there could be.
+                if (clients.len() + place + way) % 3 == 0 {
+                    continue;
+                }
+                let mut client = nginx.client();
+                client.send(&request);
+                clients.push((format!("{ids} {cursor:?} way {way}"), client));
+            }
+        }
+    }
+    clients
+}
+
+fn no_cursor_keeps_a_stream_from_what_comes(workers: usize) {
+    process::allow_open_files(8192);
+    let nginx = Nginx::start(config(workers).main("worker_rlimit_nofile 8192;"));
+    publish_some(&nginx);
+    let mut clients = clients_of_all_cursors(&nginx);
+    let mut polls = Vec::new();
+    for (what, client) in &mut clients {
+        // A long-poll of a cursor in the future waits; everything else begins at once.
+        if what.ends_with("way 0") || what.ends_with("way 1") {
+            polls.push(());
+            continue;
+        }
+        let head = client.try_head().unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(head.status == 200 || head.status == 101, "{what}: {}", head.head);
+    }
+    assert!(!polls.is_empty());
+    nginx.publish("a", "the last");
+    for (what, client) in &mut clients {
+        if what.ends_with("way 0") || what.ends_with("way 1") {
+            client.response().expect_status(200);
+        } else {
+            read_until(client, "the last");
+        }
+    }
+}
+
+fn a_reload_with_clients_of_all_cursors(workers: usize) {
+    process::allow_open_files(8192);
+    let nginx = Nginx::start(config(workers).main("worker_rlimit_nofile 8192;"));
+    let clients = clients_of_all_cursors(&nginx);
+    nginx.wait_for_subscribers("a", clients.len() as u64);
+    let old = nginx.reload();
+    for (what, mut client) in clients {
+        let reply = client.try_head().unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!([101, 200, 304].contains(&reply.status), "{what}: {}", reply.head);
+    }
+    nginx.wait_gone(&old);
+    expect_service(&nginx, "a");
+}
+
+fn every_first_message_is_served_or_refused(workers: usize) {
+    let server = "location = /first {
+        push_subscriber interval-poll; push_channel_id $arg_id; push_first_message $arg_first;
+    }";
+    let nginx = Nginx::start(config(workers).server(server));
+    publish_some(&nginx);
+    let mut client = nginx.client();
+    for number in NUMBERS {
+        for value in [number.to_owned(), format!("-{number}"), format!("@{number}")] {
+            for id in ["a", "a,b"] {
+                let value = value.replace(' ', "%20");
+                let response =
+                    client.request(&Request::get(&format!("/first?id={id}&first={value}")));
+                match response.status {
+                    200 | 304 => {}
+                    400 => assert!(response.text().starts_with("push_first_message"), "{value}"),
+                    status => panic!("{status} for {value:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// How many messages fit into the zone when there is nothing else in it.
+fn capacity(nginx: &Nginx) -> u64 {
+    let mut client = nginx.client();
+    for _ in 0..6_000 {
+        client.request(&Request::post(&publisher("capacity"), pattern(200))).expect_status(202);
+    }
+    let messages = nginx.messages("capacity");
+    assert!(messages > 1_000 && messages < 6_000, "{messages} messages fill the zone");
+    client.request(&Request::new("DELETE", &publisher("capacity"))).expect_status(200);
+    messages
+}
+
+const SMALL: &str = "push_shared_memory_size 1m; push_max_message_buffer_length 100000;";
+
+fn channels_of_clients_that_went_leave_nothing_behind(workers: usize) {
+    const COUNT: usize = 5_000;
+    let nginx = start(workers, &format!("{SMALL} push_channel_timeout 1s;"));
+    let before = capacity(&nginx);
+    let mut client = nginx.client();
+    for number in 0..COUNT {
+        let id = format!("channel-{number}");
+        match number % 10 {
+            0 => {
+                let mut client = nginx.client();
+                client.send(&Request::get(&subscriber(&id)));
+                client.reset();
+            }
+            _ => drop(
+                client.request(&Request::get(&format!("/interval?id={id}"))).expect_status(304),
+            ),
+        }
+        if number % 500 == 0 {
+            nginx.publish(&format!("new-{number}"), pattern(1_000)).expect_status(202);
+        }
+    }
+    for number in (0..COUNT).step_by(500) {
+        nginx.request(&Request::new("DELETE", &publisher(&format!("new-{number}"))));
+    }
+    wait::until_true("the end of all channels", || {
+        (0..COUNT).all(|number| {
+            let request = Request::get(&publisher(&format!("channel-{number}")));
+            client.request(&request).status == 404
+        })
+    });
+    assert_eq!(capacity(&nginx), before);
+}
+
+fn idle_channels_do_not_keep_publishers_from_publishing(workers: usize) {
+    let nginx =
+        start(workers, &format!("{SMALL} push_channel_timeout 1h; client_body_buffer_size 1m;"));
+    let mut client = nginx.client();
+    for number in 0..10_000 {
+        client.request(&Request::get(&format!("/interval?id=idle-{number}"))).expect_status(304);
+    }
+    for number in 0..20 {
+        nginx.publish(&format!("new-{number}"), pattern(30_000)).expect_status(202);
+        assert_eq!(nginx.messages(&format!("new-{number}")), 1);
+    }
+    expect_service(&nginx, "another");
+}
+
+fn idle_channels_do_not_drive_messages_out(workers: usize) {
+    let nginx = start(workers, &format!("{SMALL} push_channel_timeout 1h;"));
+    for number in 0..100 {
+        nginx.publish("kept", format!("message {number}"));
+    }
+    let mut client = nginx.client();
+    for number in 0..10_000 {
+        client.request(&Request::get(&format!("/interval?id=idle-{number}"))).expect_status(304);
+    }
+    assert_eq!(nginx.messages("kept"), 100);
+}
+
+fn more_channels_than_allowed_are_refused_on_all_ways(workers: usize) {
+    let nginx = Nginx::start(
+        config(workers)
+            .http("push_max_channels 2;")
+            .server("location = /both { push_pubsub; push_channel_id $arg_id; }"),
+    );
+    nginx.publish("a", "one");
+    let mut waiting = nginx.park("b");
+    let sentence = "there are as many as push_max_channels allows.";
+    for (way, request) in all_ways("c", "").into_iter().enumerate() {
+        let response = nginx.request(&request);
+        // A script cannot see a status.
+        let status = if way == 1 { 200 } else { 403 };
+        assert_eq!(response.status, status, "{}", response.head);
+        assert!(way == 1 || response.text().ends_with(sentence), "{}", response.text());
+    }
+    for ids in ["c", "a,c", "c,a", "a,b,c", "c,d,e"] {
+        nginx.get(&format!("/interval?id={ids}")).expect_status(403);
+        let request = Request::post(&publisher(ids), "no");
+        let refused = nginx.request(&request).expect_status(403);
+        assert!(refused.text().ends_with(sentence), "{}", refused.text());
+    }
+    nginx.request(&Request::post(&publisher("c"), pattern(100_000))).expect_status(403);
+    nginx.get(&publisher("c")).expect_status(404);
+    assert_eq!(nginx.messages("a"), 1);
+    waiting.expect_silence();
+
+    let mut socket = Handshake::to(&publisher("c")).open(nginx.port());
+    socket.send_text("no");
+    assert!(socket.expect_close(Some(1008)).ends_with("push_max_channels allows."));
+    nginx.get(&publisher("c")).expect_status(404);
+
+    // Those that are there go on.
+    nginx.publish("b", "two").expect_status(201);
+    assert_eq!(waiting.response().expect_status(200).text(), "two");
+    nginx.publish("a,b", "three");
+    assert_eq!(nginx.queue("a"), ["one", "three"]);
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+    nginx.publish("c", "yes").expect_status(202);
+    nginx.request(&Request::post(&publisher("a"), "no")).expect_status(403);
+}
+
+fn idle_channels_give_way_to_others(workers: usize) {
+    let nginx = start(workers, "push_max_channels 50; push_channel_timeout 1h;");
+    nginx.publish("kept", "one");
+    let held: Vec<Client> = (0..10).map(|number| nginx.park(&format!("held-{number}"))).collect();
+    let mut client = nginx.client();
+    for number in 0..1_000 {
+        client.request(&Request::get(&format!("/interval?id=idle-{number}"))).expect_status(304);
+    }
+    nginx.publish("new", "two").expect_status(202);
+    assert_eq!((nginx.queue("kept"), nginx.queue("new")), (vec!["one".into()], vec!["two".into()]));
+    for (number, mut client) in held.into_iter().enumerate() {
+        nginx.publish(&format!("held-{number}"), "three").expect_status(201);
+        client.response().expect_status(200);
+    }
+    let there = (0..1_000).filter(|number| {
+        let request = Request::get(&publisher(&format!("idle-{number}")));
+        client.request(&request).status == 200
+    });
+    assert_eq!(there.count(), 50 - 12);
+}
+
+fn a_reload_changes_how_many_channels_there_may_be(workers: usize) {
+    let mut nginx = start(workers, "push_max_channels 3;");
+    let publish =
+        |nginx: &Nginx, id: &str| nginx.request(&Request::post(&publisher(id), "x")).status;
+    assert_eq!(["a", "b", "c", "d"].map(|id| publish(&nginx, id)), [202, 202, 202, 403]);
+    for (text, expected) in [
+        ("push_max_channels 1;", [202, 202, 202, 403]),
+        ("push_max_channels 1; push_shared_memory_size 16m;", [202, 202, 202, 403]),
+        ("push_max_channels 4;", [202, 202, 202, 202]),
+    ] {
+        nginx.reconfigure(config(workers).http(text));
+        let old = nginx.reload();
+        nginx.wait_gone(&old);
+        assert_eq!(["a", "b", "c", "d"].map(|id| publish(&nginx, id)), expected, "{text}");
+    }
+}
+
+fn a_flood_of_subscribers_ends_at_the_limit(workers: usize) {
+    let nginx = start(workers, "push_max_channel_subscribers 10;");
+    let mut clients: Vec<Client> = (0..500)
+        .map(|number| {
+            let mut client = nginx.client();
+            let ways = all_ways("a", "");
+            client.send(&ways[number % ways.len()]);
+            client
+        })
+        .collect();
+    nginx.wait_for_subscribers("a", 10);
+    expect_service(&nginx, "b");
+    nginx.publish("a", "one").expect_status(201);
+    let mut served = 0;
+    for client in &mut clients {
+        let reply = client.try_head().expect("a reply");
+        match reply.status {
+            200 | 101
+                if reply.header("Content-Type").is_none_or(|kind| !kind.contains("script")) =>
+            {
+                served += 1;
+            }
+            200 | 403 => {}
+            status => panic!("{status}"),
+        }
+    }
+    assert!((8..=10).contains(&served), "{served} were served");
+    drop(clients);
+    nginx.wait_for_subscribers("a", 0);
+}
+
+fn a_flood_of_connections_ends_with_it(workers: usize) {
+    let mut nginx = Nginx::start(config(workers).events("worker_connections 64;"));
+    nginx.tolerate("worker_connections are not enough");
+    let mut held = nginx.park("a");
+    for way in 0..3 {
+        let flood: Vec<Client> = (0..workers * 100)
+            .filter_map(|_| {
+                let mut client = Client::try_connect(nginx.port()).ok()?;
+                let request = Request::get(&subscriber("flood")).to_bytes();
+                // Nothing, half a request, or a request that waits.
+                client.try_send_bytes(&request[..way * request.len() / 2]).ok()?;
+                Some(client)
+            })
+            .collect();
+        drop(flood);
+        wait::until_true("service after the flood", || {
+            let request = Request::get(&publisher("flood"));
+            let client = Client::try_connect(nginx.port());
+            client.and_then(|mut client| client.try_request(&request)).is_ok()
+        });
+    }
+    nginx.wait_for_subscribers("flood", 0);
+    nginx.publish("a", "one").expect_status(201);
+    assert_eq!(held.response().expect_status(200).text(), "one");
+}
+
+/// What the workers have for themselves, in bytes.
+fn memory(nginx: &Nginx) -> u64 {
+    nginx.workers().into_iter().map(process::private_memory).sum()
+}
+
+fn pings_without_end_cost_no_memory(workers: usize) {
+    let nginx = start(workers, "");
+    expect_service(&nginx, "a");
+    let before = memory(&nginx);
+    let mut client = nginx.client();
+    client.limit_receive_buffer(16 << 10);
+    client.give_up_sending_after(Duration::from_millis(300));
+    let mut socket = Handshake::to(&subscriber("a")).open_on(client);
+    let pings: Vec<Frame> = (0..1_000).map(|_| Frame::ping(pattern(125))).collect();
+    let pings = to_bytes(&pings);
+    // It sends without reading, as long as the server reads.
+    let mut sent = 0;
+    while sent < 64 << 20 && socket.client().try_send_bytes(&pings).is_ok() {
+        sent += pings.len();
+    }
+    assert!(sent < 64 << 20, "the server reads without end");
+    let grown = memory(&nginx).saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    nginx.publish("b", "meanwhile").expect_status(202);
+}
+
+fn fragments_without_end_cost_no_memory(workers: usize) {
+    let nginx = Nginx::start(
+        config(workers).server("location = /both { push_pubsub; push_channel_id $arg_id; }"),
+    );
+    expect_service(&nginx, "a");
+    let mut socket = Handshake::to("/both?id=a").open(nginx.port());
+    socket.send(&[Frame::text("").unfinished()]);
+    let empty: Vec<Frame> = (0..10_000).map(|_| Frame::continuation("").unfinished()).collect();
+    socket.send(&empty);
+    let before = memory(&nginx);
+    for _ in 0..20 {
+        socket.send(&empty);
+    }
+    socket.send(&[Frame::ping("there")]);
+    socket.expect_pong(b"there");
+    let grown = memory(&nginx).saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    socket.send(&[Frame::continuation("the end")]);
+    socket.expect_text("the end");
+}
+
+fn commands_that_are_no_commands_are_answered(workers: usize) {
+    let nginx = start(workers, "");
+    let mut socket = Handshake::to(&subscriber("a")).protocols("push.json").open(nginx.port());
+    let deep = format!("{{\"request\": {}1{}}}", "[".repeat(1_000), "]".repeat(1_000));
+    for text in [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "{\"subscribe\": 1}",
+        "{\"subscribe\": \"\"}",
+        "{\"subscribe\": \"not mine\"}",
+        "{\"subscribe\": \"a\", \"after\": \"18446744073709551616:0\"}",
+        "{\"unsubscribe\": \"b\"}",
+        "{\"publish\": \"x\"}",
+        "{\"publish\": \"x\", \"type\": \"a\\r\\nforged: 1\"}",
+        "{\"request\": \"</script>\", \"publish\": {\"base64\": \"*\"}}",
+        "{\"subscribe\": \"a\", \"unsubscribe\": \"a\"}",
+        "{\"subscribe\": \"\\ud800\"}",
+        "{\"request\": 1e999}",
+        deep.as_str(),
+    ] {
+        socket.send_text(text);
+        let answer = socket.message();
+        let answer: Value = serde_json::from_str(answer.as_text()).unwrap();
+        let status = answer["error"].as_u64().unwrap_or_else(|| panic!("{text}: {answer}"));
+        assert!([400, 403].contains(&status), "{text}: {answer}");
+    }
+    nginx.publish("a", "one").expect_status(201);
+    assert!(socket.message().as_text().contains("\"one\""));
+}
+
+fn who_may_not_publish_changes_nothing(workers: usize) {
+    let nginx = Nginx::start(
+        config(workers)
+            .server("location = /denied { deny all; push_publisher; push_channel_id $arg_id; }")
+            .server("location = /denied-both { deny all; push_pubsub; push_channel_id $arg_id; }"),
+    );
+    nginx.publish("a", "one");
+    let info = nginx.info("a");
+    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        for path in ["denied", "denied-both"] {
+            let request = Request::new(method, &format!("/{path}?id=a")).body("no");
+            nginx.request(&request).expect_status(403);
+        }
+    }
+    for path in ["denied", "denied-both"] {
+        nginx.request(&Handshake::to(&format!("/{path}?id=a")).request()).expect_status(403);
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH", "HEAD"] {
+        let status = match method {
+            "HEAD" => nginx.client().request(&Request::new(method, &subscriber("a"))).status,
+            _ => nginx.request(&Request::new(method, &subscriber("a")).body("no")).status,
+        };
+        assert_eq!(status, 405, "{method}");
+    }
+    let disguised = Request::get("/interval?id=new")
+        .header("X-HTTP-Method-Override", "POST")
+        .header("Push-Event", "x")
+        .body("no");
+    nginx.request(&disguised).expect_status(304);
+    // One request that looks like two.
+    let smuggled =
+        Request::post(&publisher("a"), "0\r\n\r\nDELETE /pub?id=a HTTP/1.1\r\nHost: x\r\n\r\n")
+            .header("Transfer-Encoding", "chunked");
+    nginx.request(&smuggled).expect_status(400);
+    let requested =
+        |info: Option<support::Info>| info.map(|info| (info.messages, info.subscribers));
+    assert_eq!(requested(nginx.info("a")), requested(info));
+    assert_eq!(nginx.messages("new"), 0);
+}
