@@ -83,6 +83,19 @@ fn the_pages_have_the_elements_that_scripts_and_tests_rely_on() {
 }
 
 #[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let page = read("docs/security.md");
+    let named = page.split('`').filter_map(|word| word.split_once(".rs::"));
+    let mut count = 0;
+    for (file, test) in named {
+        let tests = read(&format!("{file}.rs"));
+        assert!(tests.contains(&format!("fn {test}(")), "{file}.rs has no {test}");
+        count += 1;
+    }
+    assert!(count > 50, "{count} tests");
+}
+
+#[test]
 fn the_configurations_that_the_readme_names_exist() {
     let readme = read("README.md");
     let named = readme.split(|c: char| c.is_whitespace() || "`()[]\"'".contains(c));
