@@ -2,7 +2,7 @@
 
 use super::arena::Bytes;
 use super::memory::{At, Tombstone};
-use super::record::{ChannelHead, LedgerBlock, MessageHead, IN_FILE};
+use super::record::{ChannelHead, LedgerBlock, MessageHead, IN_FILE, MESSAGE_INLINE};
 use super::Zone;
 use crate::clock::Now;
 
@@ -108,29 +108,44 @@ impl Zone<'_> {
         channel: At,
         now: Now,
     ) -> bool {
+        let total = usize::from(message.type_len) + message.content_len as usize;
+        let mut content = message.content.to_vec();
+        content.truncate(total);
+        old.read_chain(message.rest, total - content.len(), &mut content);
+        self.append_copy(channel, *message, &mut Bytes::new(&content, &[]), now)
+    }
+
+    /// Appends a message that has its place and id already. False if there is no room.
+    pub(super) fn append_copy(
+        &mut self,
+        channel: At,
+        message: MessageHead,
+        content: &mut Bytes<'_>,
+        now: Now,
+    ) -> bool {
         if self.reserve(message.blocks, channel, now).is_err() {
             return false;
         }
-        let rest_len = usize::from(message.type_len) + message.content_len as usize;
-        let mut content = Vec::new();
-        old.read_chain(message.rest, rest_len.saturating_sub(message.content.len()), &mut content);
         let Some(at) = self.allocate() else {
             return false;
         };
-        let Some(rest) = self.write_chain(&mut Bytes::new(&content, &[])) else {
+        let mut inline = [0; MESSAGE_INLINE];
+        content.fill(&mut inline);
+        let Some(rest) = self.write_chain(content) else {
             self.free(at);
             return false;
         };
         let last = self.get::<ChannelHead>(channel).last;
         let copy = MessageHead {
             rest,
+            content: inline,
             channel,
             prev: last,
             next: At::NONE,
             wheel_next: At::NONE,
             wheel_prev: At::NONE,
             wheel_slot: 0,
-            ..*message
+            ..message
         };
         self.put(at, copy);
         self.commit();

@@ -598,7 +598,7 @@ fn meta_of<'a>(publication: &Publication<'a>) -> Cow<'a, [u8]> {
 }
 
 /// Blocks that a message takes.
-fn message_blocks(meta_len: usize, content: Content<'_>) -> u32 {
+pub(super) fn message_blocks(meta_len: usize, content: Content<'_>) -> u32 {
     let len = meta_len as u64 + content_len(content);
     if len > u64::from(u32::MAX) {
         return u32::MAX;

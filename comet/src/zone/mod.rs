@@ -18,6 +18,9 @@
 //!
 //! **Memory.** Blocks of one size. When they are used up: expired messages, then channels that never had one and that nobody waits
 //! on, then the oldest messages of the channels that hold most, then idle channels, then an error ([`budget`]).
+//!
+//! **Moving.** Everything can go to a zone of another size ([`carry`]), or through a file to another run of nginx
+//! ([`snapshot`]).
 
 mod arena;
 mod budget;
@@ -31,6 +34,7 @@ mod memory;
 mod record;
 mod recover;
 mod slots;
+mod snapshot;
 mod table;
 mod wheel;
 
@@ -44,6 +48,7 @@ pub use log::{Answer, Content, Next, Publication, Published, TRANSIENT_MAX, TRAN
 pub use many::ManyAnswer;
 pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};
 pub use slots::{Mail, SlotRef};
+pub use snapshot::{Restored, Saved, Snapshot, SnapshotError};
 
 use std::sync::atomic::{compiler_fence, Ordering};
 

@@ -293,7 +293,7 @@ pub(super) struct LedgerEntry {
 
 /// Which sequence numbers dropped messages had, by second, so that an old cursor can be told how much it missed.
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct LedgerBlock {
     pub kind: u8,
     pub len: u8,

@@ -222,7 +222,7 @@ fn before_and_after(case: &Case) -> (Logs, Logs, Vec<Vec<u64>>) {
     let mut world = case.world.clone();
     let before = world.with(|zone, _| logs(zone));
     let (after, tape) = world.with(|zone, now| {
-        zone.tape = Some(vec![zone.snapshot()]);
+        zone.tape = Some(vec![zone.image()]);
         (case.act)(zone, case.slot, now);
         zone.record_tape();
         (logs(zone), zone.tape.take().unwrap())
@@ -326,7 +326,7 @@ fn what_is_missed_is_not_overstated_after_a_death() {
     for second in 0..40 {
         let publication = Publication { max_messages: 2, ..say(b"c", &[b"x"]) };
         let tape = world.with(|zone, now| {
-            zone.tape = Some(vec![zone.snapshot()]);
+            zone.tape = Some(vec![zone.image()]);
             ids.push(zone.publish(&publication, now).unwrap().id);
             zone.record_tape();
             zone.tape.take().unwrap()
@@ -364,7 +364,7 @@ fn death_in_the_middle_of_a_recovery() {
         let recovered = {
             let zone = Zone::enter(&mut whole, case.world.now).unwrap();
             zone.header.counters.recovered = 0;
-            zone.snapshot()
+            zone.image()
         };
         for _ in 0..24 {
             let mut memory = between(middle, &recovered, &mut random);
@@ -429,7 +429,7 @@ fn a_dead_worker_s_count_never_becomes_another_s() {
     }
     world.with(|zone, _| zone.part(dead));
     let tape = world.with(|zone, now| {
-        zone.tape = Some(vec![zone.snapshot()]);
+        zone.tape = Some(vec![zone.image()]);
         let wish = Subscription { hold: Some(alive), ..ask(b"c", Position::Newest) };
         zone.subscribe(&wish, now).unwrap();
         zone.record_tape();

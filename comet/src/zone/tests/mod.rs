@@ -12,6 +12,7 @@ mod many;
 mod missed;
 mod model;
 mod news;
+mod snapshot;
 mod tight;
 mod timers;
 
@@ -40,7 +41,7 @@ pub(super) fn burn(fuse: &mut Option<u32>) {
 
 impl Zone<'_> {
     /// The memory as it is.
-    fn snapshot(&self) -> Vec<u64> {
+    fn image(&self) -> Vec<u64> {
         let mut words: Vec<u64> = Vec::new();
         words.extend(bytemuck::cast_slice::<_, u64>(std::slice::from_ref(&*self.header)));
         words.extend(bytemuck::cast_slice::<At, u64>(self.buckets));
@@ -51,7 +52,7 @@ impl Zone<'_> {
     /// Adds the memory to the tape.
     pub(super) fn record_tape(&mut self) {
         if let Some(mut tape) = self.tape.take() {
-            tape.push(self.snapshot());
+            tape.push(self.image());
             self.tape = Some(tape);
         }
     }
