@@ -34,6 +34,7 @@
 //! | `formats`, `press` | the formats of streams, by number; renders what they get, once for all who get the same |
 //! | `prepared` | replies ready to be sent, one for all who get the same, in the form of their poll |
 //! | `spool` | large messages in files |
+//! | `snapshot` | the file in which everything outlives a restart |
 //! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
 //!
 //! # Life
@@ -50,6 +51,8 @@
 //!   then the worker looks into the log for it alone. At the end, the access log gets its line.
 //! * Several channels: the subscriber is counted in each, and waits in a *bundle*, a line for all who have the same channels.
 //!   When one of them moves, the worker takes the oldest message of any that it has not seen, by the zone-wide stamp.
+//! * Start and end: the master takes the snapshot back before workers start (`init_module`), and writes it when they have all
+//!   gone (`exit_master`).
 //! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
 //!   streams over a second.
 mod channel;
@@ -61,6 +64,7 @@ mod nginx;
 mod prepared;
 mod press;
 mod publisher;
+mod snapshot;
 mod spool;
 mod stream;
 mod subscriber;

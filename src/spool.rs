@@ -4,7 +4,8 @@
 //! and the zone holds its path: it costs the zone a few blocks, and is sent with sendfile where nginx does that. The file
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
 //! is removed when the message goes. What a killed nginx has left behind is removed when the next one first puts something there;
-//! a lock that all workers of a zone share tells whether a directory is still in use.
+//! a lock that all workers of a zone share tells whether a directory is still in use. With a snapshot the zone's life goes
+//! on after a restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -33,7 +34,7 @@ thread_local! {
 ///
 /// The system's error; the file is where it was, or nowhere.
 pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Result<Vec<PathBuf>> {
-    let directory = Path::new(OsStr::from_bytes(directory)).join(format!("{PREFIX}{token:016x}"));
+    let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));
     enter(&directory)?;
     let mut paths = vec![new_name(&directory)];
     if let Some(first) = paths.first() {
@@ -51,10 +52,47 @@ pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Res
     Ok(paths)
 }
 
+/// The directory for files of this life of the zone.
+fn name_of(token: u64) -> String {
+    format!("{PREFIX}{token:016x}")
+}
+
 /// A name that no file has.
 fn new_name(directory: &Path) -> PathBuf {
-    let count = COUNT.replace(COUNT.get().wrapping_add(1));
-    directory.join(format!("{}-{:x}-{count:x}", std::process::id(), clock::now().mono))
+    loop {
+        let count = COUNT.replace(COUNT.get().wrapping_add(1));
+        let mono = clock::now().mono;
+        let path = directory.join(format!("{}-{mono:x}-{count:x}", std::process::id()));
+        // After a reboot, pids and that clock repeat, and files of messages that were restored are still there.
+        if !path.exists() {
+            return path;
+        }
+    }
+}
+
+/// Whether a message's file is one of this life of the zone, and there in its full length. From then on its directory is
+/// known to be in use: by the master, if that asks, and by the workers that it starts.
+pub fn adopt(path: &[u8], len: u64, token: u64) -> bool {
+    let path = Path::new(OsStr::from_bytes(path));
+    let Some(directory) = path.parent() else { return false };
+    let is_ours = directory.file_name().is_some_and(|name| name == name_of(token).as_str());
+    let is_there =
+        || fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == len);
+    is_ours && path.is_absolute() && is_there() && hold(directory)
+}
+
+/// Takes the lock of a directory that is there.
+fn hold(directory: &Path) -> bool {
+    DIRECTORIES.with_borrow_mut(|known| {
+        if known.iter().any(|(path, _)| path == directory) {
+            return true;
+        }
+        let lock = OpenOptions::new().write(true).open(directory.join(LOCK));
+        let held = lock.ok().filter(|lock| lock.lock_shared().is_ok());
+        let is_held = held.is_some();
+        known.extend(held.map(|lock| (directory.to_path_buf(), lock)));
+        is_held
+    })
 }
 
 /// Opens a message's file for sending. Nothing if the message has gone meanwhile.

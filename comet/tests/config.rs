@@ -96,6 +96,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
         ("push_channel_id", hsl.and(Contexts::LOCATION_IF), Args::Some),
         ("push_shared_memory_size", h, Args::One),
         ("push_max_channels", h, Args::One),
+        ("push_snapshot", h, Args::One),
         ("push_park", hsl, Args::One),
         ("push_pubsub", sl, Args::Any),
         ("push_ping_interval", hsl, Args::One),
@@ -122,7 +123,7 @@ fn the_table_can_be_read_by_the_compiler() {
     const COUNT: usize = DIRECTIVES.len();
     const FIRST: &str = DIRECTIVES[0].name;
     const IN_IF: bool = DIRECTIVES[3].contexts.contains(Contexts::LOCATION_IF);
-    assert_eq!((COUNT, FIRST, IN_IF), (33, "push_publisher", true));
+    assert_eq!((COUNT, FIRST, IN_IF), (34, "push_publisher", true));
 }
 
 #[test]
@@ -199,6 +200,7 @@ fn every_error_names_the_directive_and_what_is_allowed() {
                     "push_channel_id_split_delimiter",
                     "push_channel_group",
                     "push_stream_separator",
+                    "push_snapshot",
                 ]
                 .contains(&directive.name);
                 let takes_it = match directive.args {
@@ -233,6 +235,8 @@ fn bad_values_are_told() {
         ("push_store_messages", "yes"),
         ("push_max_reserved_memory", "lots"),
         ("push_shared_memory_size", "-1"),
+        ("push_snapshot", ""),
+        ("push_snapshot", "/var/lib/"),
         ("push_min_message_buffer_length", "-1"),
         ("push_max_message_buffer_length", "1k"),
         ("push_message_buffer_length", "ten"),

@@ -1,6 +1,8 @@
 //! The module as nginx sees it, and what happens at each point of its life.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_void, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use comet::config::Warning;
@@ -14,7 +16,7 @@ use nginx_sys::{
 use super::conf::{self, Main};
 use super::log::{self, Level};
 use super::{directive, origins, parking, process, text, wake, zone};
-use crate::worker;
+use crate::{snapshot, worker};
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
@@ -42,6 +44,7 @@ pub static mut ngx_http_push_module: ngx_module_t = ngx_module_t {
     init_module: Some(init_module),
     init_process: Some(init_process),
     exit_process: Some(exit_process),
+    exit_master: Some(exit_master),
     ..ngx_module_t::default()
 };
 
@@ -145,8 +148,25 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     if let Some(zone) = main.zone {
         // SAFETY: this is init_module, and the zone is initialised.
         unsafe { zone::carry_over(cycle, zone) };
+        // SAFETY: as above.
+        let (path, new) = unsafe { (snapshot_path(cycle, main), zone::begun_in(cycle, zone)) };
+        if let (Some(path), Some(new)) = (path, new) {
+            snapshot::restore(&path, new);
+        }
     }
     OK
+}
+
+/// Where the snapshot is.
+///
+/// # Safety
+///
+/// `cycle` must be living, and `main` its configuration.
+unsafe fn snapshot_path(cycle: *mut ngx_cycle_t, main: &Main) -> Option<PathBuf> {
+    // SAFETY: a cycle's prefix is set before its configuration is read, and lives in its pool.
+    let prefix = unsafe { text::bytes((*cycle).prefix) };
+    let path = main.said.snapshot()?;
+    Some(Path::new(OsStr::from_bytes(prefix)).join(OsStr::from_bytes(path)))
 }
 
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
@@ -165,4 +185,21 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     worker::stop();
+}
+
+/// In the master (or the only process), when all workers have gone.
+unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx passes the running cycle; its pool, zones and logs are still there (`ngx_master_process_exit`).
+    let (path, zone) = unsafe {
+        let Some(main) = used_in(cycle) else { return };
+        let zone = main.zone.and_then(|zone| zone::attach(zone));
+        (snapshot_path(cycle, main), zone)
+    };
+    if let (Some(path), Some(zone)) = (path, zone) {
+        if process::has_successor() {
+            snapshot::leave_to_successor(&path);
+        } else {
+            snapshot::save(&path, zone);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! What process this is.
 
 use nginx_sys::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_process,
-    ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_new_binary,
+    ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
 };
 
 /// Whether this process serves requests: a worker, or the only process with `master_process off`. Cache managers do not.
@@ -26,6 +26,12 @@ pub fn slot() -> u32 {
 pub fn is_exiting() -> bool {
     // SAFETY: a plain word that nginx sets between handlers.
     unsafe { ngx_exiting != 0 }
+}
+
+/// Whether this master has started another one with a new binary, which runs.
+pub fn has_successor() -> bool {
+    // SAFETY: a plain word that nginx sets at the start of the new binary and clears at its end (`ngx_process_cycle.c`).
+    unsafe { ngx_new_binary > 0 }
 }
 
 /// Whether a process exists.

@@ -215,6 +215,31 @@ pub unsafe fn carry_over(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>)
     }
 }
 
+/// The zone of a cycle, if there was none in the cycle before: it is new, and nobody uses it yet.
+///
+/// # Safety
+///
+/// Only from `init_module`, with its cycle.
+pub unsafe fn begun_in(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>) -> Option<NewZone> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_new = find((*cycle).old_cycle).is_none();
+        attach(zone).filter(|_| is_new).map(NewZone)
+    }
+}
+
+/// A zone that no worker knows yet.
+pub struct NewZone(SharedZone);
+
+impl NewZone {
+    /// Has the zone continue the life with this name.
+    pub fn continuing(self, token: u64) -> SharedZone {
+        // SAFETY: the type's promise, which only `begun_in` gives.
+        unsafe { adopt_token(self.0.pool, token) };
+        SharedZone { token, ..self.0 }
+    }
+}
+
 fn report(carried: &Carried) {
     let Carried { channels, messages, dropped } = carried;
     let level = if *dropped > 0 { Level::Warn } else { Level::Notice };

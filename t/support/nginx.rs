@@ -137,13 +137,7 @@ impl Nginx {
             config.prepare(dir.path());
             let text = config.render(dir.path(), ports);
             fs::write(dir.path().join("nginx.conf"), &text).expect("the directory is ours");
-            let stderr = File::create(dir.path().join("stderr")).expect("the directory is ours");
-            let mut child = command(dir.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(stderr)
-                .spawn()
-                .expect("nginx starts");
+            let mut child = spawn(dir.path());
             if let Some(master) = wait_until_ready(&mut child, dir.path(), ports[0], &config) {
                 let tolerated = Vec::new();
                 return Nginx { dir, ports, config, child, master, tolerated, stopped: false };
@@ -224,6 +218,28 @@ impl Nginx {
             self.workers().iter().filter(|pid| !old.contains(pid)).count() == expected
         });
         old
+    }
+
+    /// Ends nginx with a signal, and waits until it has ended.
+    pub fn stop(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.wait_for_exit();
+    }
+
+    /// Starts nginx again after its end, in the same directory and on the same ports.
+    pub fn start_again(&mut self) {
+        self.child = spawn(self.dir.path());
+        let master =
+            wait_until_ready(&mut self.child, self.dir.path(), self.ports[0], &self.config);
+        self.master =
+            master.unwrap_or_else(|| panic!("nginx does not start:\n{}", self.error_log()));
+        self.stopped = false;
+    }
+
+    /// Ends nginx with a signal and starts it again.
+    pub fn restart(&mut self, signal: Signal) {
+        self.stop(signal);
+        self.start_again();
     }
 
     /// Waits until all of these processes have ended.
@@ -345,6 +361,16 @@ impl CheckResult {
             + &String::from_utf8_lossy(&output.stdout);
         CheckResult { success: output.status.success(), text }
     }
+}
+
+fn spawn(dir: &Path) -> Child {
+    let stderr = File::options().create(true).append(true).open(dir.join("stderr"));
+    command(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr.expect("the directory is ours"))
+        .spawn()
+        .expect("nginx starts")
 }
 
 fn command(dir: &Path) -> Command {

@@ -1,7 +1,7 @@
 //! The table of directives: what nginx registers, what the README says, and what each does.
 
 use super::location::{CONCURRENCY, PARK, POLL_FORM};
-use super::value::{COUNT, FLAG, LENGTH, TEXT, TIME};
+use super::value::{COUNT, FLAG, LENGTH, PATH, TEXT, TIME};
 use super::{ConfigError, LocationConf, MainConf, Valued};
 
 /// One directive.
@@ -181,6 +181,16 @@ pub const DIRECTIVES: &[Directive] = &[
         apply: Apply::Main(|conf, args| {
             COUNT.set("push_max_channels", &mut conf.max_channels, args)
         }),
+    },
+    Directive {
+        name: "push_snapshot",
+        contexts: H,
+        args: Args::One,
+        syntax: "push_snapshot path",
+        default: "—",
+        doc: "Names a file in which channels and messages outlive a restart: nginx writes it when it ends, and takes it back \
+              when it starts.",
+        apply: Apply::Main(|conf, args| PATH.set("push_snapshot", &mut conf.snapshot, args)),
     },
     Directive {
         name: "push_store_messages",

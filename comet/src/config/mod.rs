@@ -94,9 +94,16 @@ pub struct MainConf {
     zone_size: Option<(u64, &'static str)>,
     /// How many channels there may be.
     max_channels: Option<u64>,
+    /// The file for snapshots.
+    snapshot: Option<Vec<u8>>,
 }
 
 impl MainConf {
+    /// The file in which messages outlive a restart: absolute, or relative to nginx's prefix.
+    pub fn snapshot(&self) -> Option<&[u8]> {
+        self.snapshot.as_deref()
+    }
+
     /// The size of the zone in bytes: whole pages, and enough of them, with a warning if it had to be raised for that.
     pub fn zone_size(&self, page_size: usize) -> (u64, Option<Warning>) {
         let page = (page_size as u64).max(1);
@@ -181,10 +188,8 @@ mod tests {
 
     #[test]
     fn odd_page_sizes_do_no_harm() {
-        let conf = MainConf {
-            zone_size: Some((u64::MAX, "push_shared_memory_size")),
-            ..MainConf::default()
-        };
+        let zone_size = Some((u64::MAX, "push_shared_memory_size"));
+        let conf = MainConf { zone_size, ..MainConf::default() };
         assert_eq!(conf.zone_size(0), (u64::MAX, None));
         assert_eq!(conf.zone_size(PAGE).0, u64::MAX - 4095);
         assert_eq!(MainConf::default().zone_size(usize::MAX).0, u64::MAX);

@@ -29,6 +29,14 @@ pub(super) const TIME: Kind<u64> = Kind {
 pub(super) const TEXT: Kind<Vec<u8>> =
     Kind { parse: |text| Some(text.to_vec()), allowed: "one word or quoted string" };
 
+pub(super) const PATH: Kind<Vec<u8>> = Kind {
+    parse: |text| {
+        let is_file = !text.is_empty() && !text.ends_with(b"/") && !text.contains(&0);
+        is_file.then(|| text.to_vec())
+    },
+    allowed: "the path of a file",
+};
+
 impl<T> Kind<T> {
     /// A kind of value of its own.
     pub(super) const fn new(parse: fn(&[u8]) -> Option<T>, allowed: &'static str) -> Self {

@@ -1,0 +1,162 @@
+//! The file in which channels and messages outlive a restart (`push_snapshot`).
+//!
+//! The master writes it when all workers have gone, and takes it back when nginx starts: the file is removed then, so that what
+//! was read, deleted or expired since cannot come back later. Whatever is wrong with it, nginx starts.
+//!
+//! Bodies in files stay where they are ([`spool`]); the snapshot has their paths. It is taken back only when nginx can no longer
+//! fail to start (`init_module`, after the sockets), and nginx closes its sockets only after it was written, so that a successor
+//! on the same ports finds all of it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use comet::zone::{Restored, Saved, Snapshot};
+
+use crate::nginx::clock;
+use crate::nginx::log::{self, Level};
+use crate::nginx::zone::{NewZone, SharedZone};
+use crate::spool;
+
+/// Writes the zone's channels and messages.
+pub fn save(path: &Path, zone: SharedZone) {
+    match write(path, zone) {
+        Ok(Saved { channels, messages }) => log::cycle(
+            Level::Notice,
+            &format!(
+                "push: saved {messages} messages of {channels} channels to {}",
+                path.display()
+            ),
+        ),
+        Err(error) => log::cycle(
+            Level::Error,
+            &format!(
+                "push: cannot save the messages to {}, they are lost: {error}",
+                path.display()
+            ),
+        ),
+    }
+}
+
+/// After an upgrade of the binary, the messages of the old one are not saved: the new one has begun without them, and what it
+/// saves is not to be mixed up with what was before.
+pub fn leave_to_successor(path: &Path) {
+    log::cycle(
+        Level::Warn,
+        &format!(
+            "push: messages are not saved to {}, for another nginx goes on in place of this one; those that it does not \
+             have are lost",
+            path.display()
+        ),
+    );
+}
+
+fn write(path: &Path, zone: SharedZone) -> io::Result<Saved> {
+    let temporary = with_suffix(path, ".tmp");
+    let written = write_to(&temporary, zone);
+    let done = written.and_then(|saved| fs::rename(&temporary, path).map(|()| saved));
+    if done.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    // So that the new name outlives a crash of the system. Not every file system can do it.
+    let _ = path.parent().and_then(|directory| File::open(directory).ok()).map(|it| it.sync_all());
+    done
+}
+
+fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
+    // What a run that was killed has left. Whatever else is there is not ours to follow or fill.
+    let _ = fs::remove_file(path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = BufWriter::with_capacity(1 << 16, file);
+    let (now, token) = (clock::now(), zone.token);
+    let saved = zone.with(now, |zone| zone.save(token, now, &mut out));
+    let saved = saved.unwrap_or_else(|| Err(io::Error::other("the zone cannot be read")))?;
+    out.flush()?;
+    out.get_ref().sync_all()?;
+    Ok(saved)
+}
+
+/// Takes channels and messages back into a new zone.
+pub fn restore(path: &Path, new: NewZone) {
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            complain(path, &format!("cannot be read: {error}"), "");
+            return;
+        }
+    };
+    let snapshot = match Snapshot::read(&bytes) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let bad = with_suffix(path, ".bad");
+            let outcome = match fs::rename(path, &bad) {
+                Ok(()) => format!("; it is now {}", bad.display()),
+                Err(error) => format!("; it cannot be renamed: {error}"),
+            };
+            complain(path, &error.to_string(), &outcome);
+            return;
+        }
+    };
+    // A snapshot that came back at each start would bring back what was read and deleted long ago.
+    if let Err(error) = fs::remove_file(path) {
+        complain(path, &format!("cannot be removed, which it must be: {error}"), "");
+        return;
+    }
+    let (now, token) = (clock::now(), snapshot.token());
+    let zone = new.continuing(token);
+    let has_file = &mut |file: &[u8], len| spool::adopt(file, len, token);
+    if let Some(restored) = zone.with(now, |zone| zone.restore(&snapshot, now, has_file)) {
+        report(path, &restored);
+    }
+}
+
+/// All of a file, of which nobody knows what it is.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // A pipe would keep nginx waiting.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len)?;
+    file.take(metadata.len()).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn complain(path: &Path, what: &str, outcome: &str) {
+    let path = path.display();
+    log::cycle(
+        Level::Error,
+        &format!("push: the snapshot {path} {what}; its messages are not restored{outcome}"),
+    );
+}
+
+fn report(path: &Path, restored: &Restored) {
+    let Restored { channels, messages, expired, lost, dropped } = restored;
+    let mut line = format!(
+        "push: restored {messages} messages of {channels} channels from {}",
+        path.display()
+    );
+    for (count, what) in [
+        (expired, "have expired meanwhile"),
+        (dropped, "found no room, the oldest of the largest channels"),
+        (lost, "were in files that are gone"),
+    ] {
+        if *count > 0 {
+            line += &format!("; {count} {what}");
+        }
+    }
+    let level = if *dropped + *lost > 0 { Level::Warn } else { Level::Notice };
+    log::cycle(level, &line);
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

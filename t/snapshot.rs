@@ -1,0 +1,499 @@
+//! Tests for `push_snapshot`: what outlives a restart, and what happens when the file is not as it should be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::event_source::EventSource;
+use support::push::{assert_same_bytes, pattern, publisher, subscriber};
+use support::{on_1_and_4_workers, process, wait, Client, Config, Cursor, Nginx, Request, Signal};
+
+on_1_and_4_workers!(
+    messages_and_cursors_survive_a_restart,
+    a_quick_stop_saves_as_well,
+    event_source_clients_go_on_after_a_restart,
+    messages_in_files_survive_a_restart,
+    a_file_that_is_gone_is_a_message_that_is_missed,
+    messages_expire_while_nothing_runs,
+    deleted_channels_stay_deleted_and_ids_go_on,
+    many_restarts_leave_nothing_behind,
+    a_snapshot_is_used_once,
+    a_killed_worker_costs_the_snapshot_nothing,
+    after_all_was_killed_nothing_old_comes_back,
+    a_reload_restores_nothing,
+    what_is_no_good_snapshot_is_set_aside,
+    a_file_that_cannot_be_read_keeps_nothing_from_starting,
+    a_directory_that_is_not_there_is_told_of,
+    a_full_disk_is_told_of,
+    a_smaller_zone_keeps_the_newest_and_warns,
+    an_upgraded_binary_goes_on_without_the_old_ones_messages,
+);
+
+const PATH: &str = "push_snapshot state/messages;";
+
+fn config(workers: usize) -> Config {
+    Config::push(workers)
+        .http(PATH)
+        .http("client_max_body_size 8m; push_message_buffer_length 100;")
+}
+
+/// Starts nginx, and makes the directory for the snapshot.
+fn start(workers: usize) -> Nginx {
+    let nginx = Nginx::start(config(workers));
+    fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx
+}
+
+fn snapshot(nginx: &Nginx) -> PathBuf {
+    nginx.dir().join("state/messages")
+}
+
+/// The names in the snapshot's directory.
+fn names(nginx: &Nginx) -> Vec<String> {
+    let entries = fs::read_dir(nginx.dir().join("state")).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Files with messages' bodies.
+fn spooled(nginx: &Nginx) -> Vec<PathBuf> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.to_string_lossy().contains("/temp_client_body/push-")
+                && !path.ends_with("lock")
+            {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(nginx.dir(), &mut found);
+    found
+}
+
+fn messages_and_cursors_survive_a_restart(workers: usize) {
+    let mut nginx = start(workers);
+    let ids: Vec<String> = (0..20).map(|number| format!("channel-{number}")).collect();
+    for id in &ids {
+        for body in ["one", "two", "three"] {
+            nginx.publish(id, format!("{body} in {id}"));
+        }
+    }
+    let before: Vec<_> = ids.iter().map(|id| nginx.poll_all(id)).collect();
+    nginx.stop(Signal::QUIT);
+    assert_eq!(names(&nginx), ["messages"]);
+    let mode = fs::metadata(snapshot(&nginx)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert!(nginx.error_log().contains("push: saved 60 messages of 20 channels to "));
+    nginx.start_again();
+    assert!(nginx.error_log().contains("push: restored 60 messages of 20 channels from "));
+    assert_eq!(names(&nginx), [""; 0]);
+    for (id, before) in ids.iter().zip(&before) {
+        let after = nginx.poll_all(id);
+        assert_eq!(after.len(), 3);
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(after.bytes_without_date(), before.bytes_without_date());
+        }
+        let response = nginx.poll(id, &Cursor::after(&before[0])).expect_status(200);
+        assert_eq!(response.text(), format!("two in {id}"));
+        assert_eq!(response.header("Push-Missed"), None);
+    }
+    // Who was waiting waits again, and gets what is next.
+    let last = Cursor::after(&before[0][2]);
+    let mut waiting = nginx.park_after(&ids[0], &last);
+    nginx.publish(&ids[0], "four").expect_status(201);
+    let response = waiting.response().expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("four", None));
+    assert!(Cursor::after(&response).id() > last.id());
+}
+
+fn a_quick_stop_saves_as_well(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    let _held: Vec<Client> = (0..5).map(|_| nginx.park("b")).collect();
+    nginx.restart(Signal::TERM);
+    assert_eq!(nginx.queue("a"), ["one"]);
+    assert_eq!(nginx.subscribers("b"), 0);
+}
+
+#[test]
+fn a_single_process_saves_and_restores() {
+    let mut nginx = Nginx::start(config(1).without_master());
+    fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx.publish("a", "one");
+    nginx.publish("large", pattern(2 << 20));
+    nginx.restart(Signal::QUIT);
+    assert_eq!(nginx.queue("a"), ["one"]);
+    assert_same_bytes(&nginx.poll_all("large")[0].body, &pattern(2 << 20));
+}
+
+#[test]
+fn an_absolute_path_is_taken_as_it_is() {
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("messages");
+    let text = format!("push_snapshot {};", path.display());
+    let mut nginx = Nginx::start(Config::push(1).http(&text));
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    assert!(path.exists());
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["one"]);
+}
+
+#[test]
+fn a_test_of_the_configuration_leaves_the_snapshot_alone() {
+    let mut nginx = start(1);
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    assert!(nginx.run(&["-t"]).success);
+    assert_eq!(names(&nginx), ["messages"]);
+    nginx.start_again();
+    assert!(nginx.run(&["-t"]).success);
+    assert_eq!(nginx.queue("a"), ["one"]);
+}
+
+#[test]
+fn without_the_directive_nothing_is_written() {
+    let mut nginx = Nginx::start(Config::push(1));
+    nginx.publish("a", "one");
+    nginx.restart(Signal::QUIT);
+    assert_eq!(nginx.messages("a"), 0);
+    assert!(!nginx.error_log().contains("push: saved"));
+}
+
+fn event_source_clients_go_on_after_a_restart(workers: usize) {
+    let mut nginx = start(workers);
+    for body in ["one", "two", "three"] {
+        nginx.publish("a", body);
+    }
+    let mut source = EventSource::open(nginx.port(), &subscriber("a"));
+    source.expect_message("one");
+    let id = source.expect_message("two");
+    nginx.restart(Signal::QUIT);
+    let mut source = EventSource::open_after(nginx.port(), &subscriber("a"), &id);
+    let third = source.expect_message("three");
+    nginx.wait_for_subscribers("a", 1);
+    nginx.publish("a", "four").expect_status(201);
+    let fourth = source.expect_message("four");
+    assert!(third != fourth);
+}
+
+fn messages_in_files_survive_a_restart(workers: usize) {
+    let mut nginx = start(workers);
+    for number in 0..3 {
+        nginx.publish("a", pattern((1 << 20) + number));
+        nginx.publish("b", format!("small {number}"));
+    }
+    assert_eq!(spooled(&nginx).len(), 3);
+    for round in 0..3 {
+        nginx.restart(Signal::QUIT);
+        // The directory goes on, and what comes now does not drive out what was there.
+        nginx.publish("c", pattern(1 << 20));
+        for (number, response) in nginx.poll_all("a").iter().enumerate() {
+            assert_same_bytes(&response.body, &pattern((1 << 20) + number));
+        }
+        assert_eq!(nginx.messages("a"), 3);
+        assert_eq!(nginx.messages("c"), 1 + round);
+    }
+    for id in ["a", "c"] {
+        nginx.request(&Request::new("DELETE", &publisher(id))).expect_status(200);
+    }
+    assert_eq!(spooled(&nginx), Vec::<PathBuf>::new());
+    assert_eq!(nginx.messages("b"), 3);
+}
+
+fn a_file_that_is_gone_is_a_message_that_is_missed(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.publish("a", pattern(1 << 20));
+    nginx.publish("a", "three");
+    let one = Cursor::after(&nginx.poll("a", &Cursor::none()));
+    nginx.stop(Signal::QUIT);
+    fs::remove_file(&spooled(&nginx)[0]).unwrap();
+    nginx.start_again();
+    assert!(nginx.error_log().contains("[warn]"));
+    assert!(nginx.error_log().contains("1 were in files that are gone"));
+    let response = nginx.poll("a", &one).expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("three", Some("1")));
+}
+
+fn messages_expire_while_nothing_runs(workers: usize) {
+    let config = config(workers).server(
+        "location = /short { push_publisher; push_channel_id $arg_id; push_message_timeout 2s; }",
+    );
+    let mut nginx = Nginx::start(config);
+    fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx.publish("a", "one");
+    let one = Cursor::after(&nginx.poll("a", &Cursor::none()));
+    nginx.publish_at("/short?id=a", "two");
+    nginx.publish_at("/short?id=a", pattern(1 << 20));
+    nginx.publish("a", "four");
+    nginx.stop(Signal::QUIT);
+    let saved = fs::metadata(snapshot(&nginx)).unwrap().modified().unwrap();
+    wait::until_true("the end of two messages", || saved.elapsed().unwrap().as_secs() >= 4);
+    nginx.start_again();
+    assert!(nginx.error_log().contains("; 2 have expired meanwhile"), "{}", nginx.error_log());
+    assert_eq!(nginx.queue("a"), ["one", "four"]);
+    assert_eq!(spooled(&nginx), Vec::<PathBuf>::new());
+    let response = nginx.poll("a", &one).expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("four", Some("2")));
+}
+
+fn deleted_channels_stay_deleted_and_ids_go_on(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.publish("a", "two");
+    let last = Cursor::after(&nginx.poll_all("a")[1]);
+    nginx.publish("b", "other");
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+    nginx.restart(Signal::QUIT);
+    nginx.get(&publisher("a")).expect_status(404);
+    assert_eq!(nginx.queue("b"), ["other"]);
+    nginx.publish("a", "three");
+    let response = nginx.poll("a", &last).expect_status(200);
+    assert_eq!(response.text(), "three");
+    assert!(Cursor::after(&response).id() > last.id());
+}
+
+fn many_restarts_leave_nothing_behind(workers: usize) {
+    let mut nginx = start(workers);
+    let mut last = (0, 0);
+    for round in 0..6 {
+        nginx.publish("a", format!("message {round}"));
+        let responses = nginx.poll_all("a");
+        assert_eq!(responses.len(), round + 1);
+        let id = Cursor::after(&responses[round]).id();
+        assert!(id > last);
+        last = id;
+        nginx.restart(if round % 2 == 0 { Signal::QUIT } else { Signal::TERM });
+        assert_eq!(names(&nginx), [""; 0]);
+    }
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+}
+
+fn a_snapshot_is_used_once(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.restart(Signal::QUIT);
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+    nginx.restart(Signal::QUIT);
+    nginx.get(&publisher("a")).expect_status(404);
+}
+
+fn a_killed_worker_costs_the_snapshot_nothing(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    let workers = nginx.workers();
+    nginx.kill_worker(workers[0]);
+    nginx.restart(Signal::QUIT);
+    assert_eq!(nginx.queue("a"), ["one"]);
+}
+
+fn after_all_was_killed_nothing_old_comes_back(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.publish("a", pattern(1 << 20));
+    nginx.restart(Signal::QUIT);
+    assert_eq!(nginx.messages("a"), 2);
+    let workers = nginx.workers();
+    for pid in [nginx.master()].into_iter().chain(workers.clone()) {
+        process::signal(pid, Signal::KILL);
+    }
+    nginx.wait_gone(&workers);
+    nginx.start_again();
+    nginx.get(&publisher("a")).expect_status(404);
+    // What was left on disk goes with the next that comes there.
+    nginx.publish("b", pattern(1 << 20));
+    assert_eq!(spooled(&nginx).len(), 1);
+}
+
+fn a_reload_restores_nothing(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    let bytes = fs::read(snapshot(&nginx)).unwrap();
+    nginx.start_again();
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+    fs::write(snapshot(&nginx), &bytes).unwrap();
+    for size in ["32m", "4m"] {
+        nginx.reconfigure(config(workers).http(&format!("push_shared_memory_size {size};")));
+        let old = nginx.reload();
+        nginx.wait_gone(&old);
+        nginx.get(&publisher("a")).expect_status(404);
+        assert_eq!(names(&nginx), ["messages"]);
+    }
+}
+
+fn what_is_no_good_snapshot_is_set_aside(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    let good = fs::read(snapshot(&nginx)).unwrap();
+    let mut damaged = good.clone();
+    damaged[good.len() / 2] ^= 4;
+    let mut newer = good.clone();
+    newer[8] = 9;
+    for (bytes, complaint) in [
+        (damaged, "is damaged: its checksum is wrong"),
+        (good[..good.len() - 5].to_vec(), "is cut off, or something was added"),
+        ([&good[..], b"\n"].concat(), "is cut off, or something was added"),
+        (Vec::new(), "is not a snapshot"),
+        (b"<html>".to_vec(), "is not a snapshot"),
+        (newer, "is a snapshot of format 9, made by another version"),
+    ] {
+        fs::write(snapshot(&nginx), &bytes).unwrap();
+        nginx.start_again();
+        let path = snapshot(&nginx).display().to_string();
+        let log = nginx.error_log();
+        let line = log.lines().rfind(|line| line.contains("[error]")).expect("a complaint");
+        assert!(line.contains(&format!("push: the snapshot {path} {complaint}")), "{line}");
+        let outcome = format!("; its messages are not restored; it is now {path}.bad");
+        assert!(line.contains(&outcome), "{line}");
+        assert_eq!(names(&nginx), ["messages.bad"]);
+        assert_eq!(fs::read(format!("{path}.bad")).unwrap(), bytes);
+        nginx.get(&publisher("a")).expect_status(404);
+        nginx.stop(Signal::QUIT);
+    }
+    fs::write(snapshot(&nginx), &good).unwrap();
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["one"]);
+}
+
+fn a_file_that_cannot_be_read_keeps_nothing_from_starting(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.stop(Signal::QUIT);
+    fs::remove_file(snapshot(&nginx)).unwrap();
+    let made = Command::new("mkfifo").arg(snapshot(&nginx)).status().unwrap();
+    assert!(made.success());
+    nginx.start_again();
+    assert!(nginx.error_log().contains("cannot be read: not a regular file"));
+    nginx.stop(Signal::QUIT);
+    fs::remove_file(snapshot(&nginx)).unwrap();
+    fs::create_dir(snapshot(&nginx)).unwrap();
+    nginx.start_again();
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    assert!(nginx.error_log().contains("push: cannot save the messages to "));
+    assert_eq!(names(&nginx), ["messages"]);
+}
+
+fn a_directory_that_is_not_there_is_told_of(workers: usize) {
+    let mut nginx = Nginx::start(config(workers));
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    let path = snapshot(&nginx);
+    let complaint = format!(
+        "push: cannot save the messages to {}, they are lost: No such file",
+        path.display()
+    );
+    assert!(nginx.error_log().contains(&complaint), "{}", nginx.error_log());
+    nginx.start_again();
+    assert_eq!(nginx.messages("a"), 0);
+}
+
+/// A file system of 64 kB.
+struct Tiny(PathBuf);
+
+impl Tiny {
+    /// Nothing where this is not allowed.
+    fn mount(path: PathBuf) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(&path)
+            .output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Tiny(path));
+        }
+        eprintln!("SKIPPED: mounting is not allowed here");
+        None
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn a_full_disk_is_told_of(workers: usize) {
+    let mut nginx = start(workers);
+    let Some(_tiny) = Tiny::mount(nginx.dir().join("state")) else { return };
+    for number in 0..20 {
+        nginx.publish("a", pattern(10_000 + number));
+    }
+    nginx.stop(Signal::QUIT);
+    let log = nginx.error_log();
+    assert!(log.contains("they are lost: No space left on device"), "{log}");
+    assert_eq!(names(&nginx), [""; 0]);
+    nginx.start_again();
+    nginx.publish("a", "small");
+    nginx.restart(Signal::QUIT);
+    assert_eq!(nginx.queue("a"), ["small"]);
+}
+
+fn a_smaller_zone_keeps_the_newest_and_warns(workers: usize) {
+    let config = |size| {
+        config(workers)
+            .http("client_body_buffer_size 64k;")
+            .http(&format!("push_shared_memory_size {size};"))
+    };
+    let mut nginx = Nginx::start(config("8m"));
+    fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx.publish("thin", "one");
+    for number in 0..100 {
+        nginx.publish("fat", format!("{number:03}{}", "x".repeat(15_000)));
+    }
+    nginx.stop(Signal::QUIT);
+    nginx.reconfigure(config("1m"));
+    nginx.start_again();
+    let log = nginx.error_log();
+    let line = log.lines().rfind(|line| line.contains("push: restored")).unwrap();
+    assert!(line.contains("[warn]"), "{line}");
+    assert!(line.contains("found no room, the oldest of the largest channels"), "{line}");
+    assert_eq!(nginx.queue("thin"), ["one"]);
+    let queue = nginx.queue("fat");
+    assert!((30..100).contains(&queue.len()), "{}", queue.len());
+    for (body, number) in queue.iter().zip(100 - queue.len()..) {
+        assert!(body.starts_with(&format!("{number:03}x")), "message {number}");
+    }
+}
+
+fn an_upgraded_binary_goes_on_without_the_old_ones_messages(workers: usize) {
+    // nginx takes the signal only as a daemon.
+    let mut nginx = Nginx::start(config(workers).daemon());
+    fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx.publish("a", "one");
+    nginx.signal(Signal::USR2);
+    let pid = |name: &str| -> Option<i32> {
+        fs::read_to_string(nginx.dir().join(name)).ok()?.trim().parse().ok()
+    };
+    let old = nginx.master();
+    wait::until_true("the new master and its workers", || {
+        pid("nginx.pid").is_some_and(|new| {
+            new != old
+                && pid("nginx.pid.oldbin").is_some()
+                && process::children(new).len() == workers
+        })
+    });
+    let new = pid("nginx.pid").unwrap();
+    nginx.signal(Signal::QUIT);
+    wait::until_true("the end of the old master", || !process::is_running(old));
+    let complaint = "for another nginx goes on in place of this one";
+    assert!(nginx.error_log().contains(complaint), "{}", nginx.error_log());
+    assert_eq!(names(&nginx), [""; 0]);
+    assert_eq!(nginx.messages("a"), 0);
+    nginx.publish("a", "two");
+    process::signal(new, Signal::QUIT);
+    wait::until_true("the end of the new master", || !process::is_running(new));
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["two"]);
+}
