@@ -192,7 +192,7 @@ unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx passes the running cycle; its pool, zones and logs are still there (`ngx_master_process_exit`).
     let (path, zone) = unsafe {
         let Some(main) = used_in(cycle) else { return };
-        let zone = main.zone.and_then(|zone| zone::attach(zone));
+        let zone = main.zone.and_then(|zone| zone::attach(zone, 0));
         (snapshot_path(cycle, main), zone)
     };
     if let (Some(path), Some(zone)) = (path, zone) {

@@ -224,7 +224,8 @@ pub unsafe fn begun_in(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>) -
     // SAFETY: the caller's promise.
     unsafe {
         let is_new = find((*cycle).old_cycle).is_none();
-        attach(zone).filter(|_| is_new).map(NewZone)
+        // What is restored was there before, however many channels there may be now.
+        attach(zone, 0).filter(|_| is_new).map(NewZone)
     }
 }
 
