@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 use std::{fs, thread};
 
-use serde_json::Value;
+use serde_json::{json, Value};
 use support::event_source;
 use support::lines::{self, json_request, Lines};
 use support::push::{pattern, publisher, subscriber};
@@ -23,6 +23,7 @@ on_1_and_4_workers!(
     no_name_breaks_out_of_channel_info,
     no_name_breaks_out_of_a_transport,
     no_name_breaks_out_of_a_log,
+    a_nul_is_a_byte_like_others_or_refused,
     // Positions.
     every_cursor_has_a_defined_position,
     every_date_and_tag_has_a_defined_position,
@@ -320,6 +321,37 @@ fn no_name_breaks_out_of_a_log(workers: usize) {
     for line in nginx.error_log().lines() {
         assert!(line.starts_with("20") && !line.contains(char::is_control), "{line:?}");
     }
+}
+
+fn a_nul_is_a_byte_like_others_or_refused(workers: usize) {
+    let server = "location = /all {
+        push_pubsub; push_channel_id $arg_id; push_websocket_channels *;
+    }";
+    let nginx = Nginx::start(config(workers).server(server));
+    for path in ["/sub2/a%00b", "/pub2/%00"] {
+        nginx.get(path).expect_status(400);
+    }
+    // Nobody decodes it there: it is three characters.
+    nginx.publish("a%00b", "one");
+    assert_eq!(nginx.queue("a%00b"), ["one"]);
+    nginx.get(&publisher("a")).expect_status(404);
+
+    let mut socket = Handshake::to("/all?id=a").protocols("push.json").open(nginx.port());
+    for name in ["a\0", "a\0b", "a\0\r\nforged: 1", "\0"] {
+        for command in [json!({"subscribe": name}), json!({"publish": "two", "channel": name})] {
+            socket.send_text(&command.to_string());
+        }
+        let mut told = Vec::new();
+        while told.len() < 3 {
+            let frame: Value = serde_json::from_str(socket.message().as_text()).unwrap();
+            assert_eq!(frame.get("error"), None, "{frame}");
+            told.extend(["subscribed", "published", "channel"].map(|key| frame[key].clone()));
+            told.retain(|value| !value.is_null());
+        }
+        assert_eq!(told, [name, name, name]);
+    }
+    nginx.get(&publisher("a%00")).expect_status(404);
+    assert_eq!(nginx.messages("a"), 0);
 }
 
 /// Numbers and what looks like numbers, at all edges.
@@ -644,11 +676,9 @@ fn idle_channels_do_not_drive_messages_out(workers: usize) {
 }
 
 fn more_channels_than_allowed_are_refused_on_all_ways(workers: usize) {
-    let nginx = Nginx::start(
-        config(workers)
-            .http("push_max_channels 2;")
-            .server("location = /both { push_pubsub; push_channel_id $arg_id; }"),
-    );
+    let nginx = Nginx::start(config(workers).http("push_max_channels 2;").server(
+        "location = /both { push_pubsub; push_channel_id $arg_id; push_websocket_channels *; }",
+    ));
     nginx.publish("a", "one");
     let mut waiting = nginx.park("b");
     let sentence = "there are as many as push_max_channels allows.";
@@ -674,6 +704,16 @@ fn more_channels_than_allowed_are_refused_on_all_ways(workers: usize) {
     socket.send_text("no");
     assert!(socket.expect_close(Some(1008)).ends_with("push_max_channels allows."));
     nginx.get(&publisher("c")).expect_status(404);
+
+    let mut socket = Handshake::to("/both?id=a").protocols("push.json").open(nginx.port());
+    assert!(socket.message().as_text().contains("one"));
+    for command in [json!({"subscribe": "c"}), json!({"publish": "no", "channel": "c"})] {
+        socket.send_text(&command.to_string());
+        let answer: Value = serde_json::from_str(socket.message().as_text()).unwrap();
+        assert_eq!(answer["error"], 403);
+        assert!(answer["reason"].as_str().unwrap().ends_with(sentence), "{answer}");
+    }
+    socket.close();
 
     // Those that are there go on.
     nginx.publish("b", "two").expect_status(201);
