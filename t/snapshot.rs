@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -158,6 +159,20 @@ fn a_test_of_the_configuration_leaves_the_snapshot_alone() {
     assert_eq!(names(&nginx), ["messages"]);
     nginx.start_again();
     assert!(nginx.run(&["-t"]).success);
+    assert_eq!(nginx.queue("a"), ["one"]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_snapshot_to_the_next() {
+    let mut nginx = start(1);
+    nginx.tolerate("bind()");
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    let taken = TcpListener::bind(("127.0.0.1", nginx.port())).unwrap();
+    assert!(!nginx.run(&[]).success);
+    assert_eq!(names(&nginx), ["messages"]);
+    drop(taken);
+    nginx.start_again();
     assert_eq!(nginx.queue("a"), ["one"]);
 }
 

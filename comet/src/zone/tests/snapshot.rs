@@ -59,6 +59,33 @@ fn logs(world: &mut World) -> Vec<Vec<Message>> {
     names().iter().map(|name| world.with(|zone, _| zone.log_of(name))).collect()
 }
 
+/// The places of all messages among those of all channels, and their deadlines.
+fn stamps(world: &mut World) -> Vec<(u64, bool)> {
+    let of = |zone: &mut Zone<'_>, name: &[u8]| {
+        let mut stamps = Vec::new();
+        let mut at = zone.get::<ChannelHead>(zone.find(name).unwrap()).first;
+        while at.is_some() {
+            let message = zone.get::<MessageHead>(at);
+            stamps.push((message.stamp, message.deadline == u64::MAX));
+            at = message.next;
+        }
+        stamps
+    };
+    names().iter().flat_map(|name| world.with(|zone, _| of(zone, name))).collect()
+}
+
+#[test]
+fn the_order_among_channels_stays_and_goes_on() {
+    let (mut old, _) = busy();
+    let before = stamps(&mut old);
+    let bytes = save(&mut old);
+    let (mut new, _) = restore(&old, &bytes, 1024, 0);
+    assert_eq!(stamps(&mut new), before);
+    new.publish(say(&names()[5], &[b"next"]));
+    let last = *stamps(&mut new).last().unwrap();
+    assert!(before.iter().all(|stamp| stamp.0 < last.0));
+}
+
 #[test]
 fn everything_comes_back_and_goes_on() {
     let (mut old, ids) = busy();
