@@ -9,7 +9,7 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 const LAST: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// How often a message may end the data.
 const MAX_ENDS: u32 = 64;
-/// How much room for output is made at a time.
+/// How much room for output is made at first; then it doubles.
 const STEP: usize = 8 << 10;
 
 /// Why a message could not be read.
@@ -40,7 +40,7 @@ pub fn compress(payload: &[u8], window_bits: u8) -> Option<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// [`InflateError`]; no more than `max` bytes and a little are allocated, whatever the data promise.
+/// [`InflateError`]; room for no more than `max` bytes and one is made, whatever the data promise.
 pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::new();
     let mut inflate = Decompress::new(false);
@@ -48,7 +48,9 @@ pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
     for mut input in [payload, &TAIL, &LAST] {
         loop {
             if out.len() == out.capacity() {
-                out.reserve(STEP.min((max + 1).saturating_sub(out.len()).max(1)));
+                // A vector left to itself doubles its room beyond what is allowed.
+                let allowed = max.saturating_add(1).saturating_sub(out.len());
+                out.reserve_exact(out.len().max(STEP).min(allowed).max(1));
             }
             let before = inflate.total_in();
             let status = inflate
@@ -154,6 +156,18 @@ mod tests {
         let bomb = compress(&vec![0; 10 << 20], 15).unwrap();
         assert!(bomb.len() < 11_000);
         assert_eq!(inflate(&bomb, 1000), Err(InflateError::TooLarge));
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_allowed_and_not_for_more() {
+        let text = vec![b'x'; 100_000];
+        let small = compress(&text, 15).unwrap();
+        for max in [100_000, 100_001, 130_000, usize::MAX] {
+            let message = inflate(&small, max).unwrap();
+            assert_eq!(message, text);
+            assert!(message.capacity() <= max.saturating_add(1).min(2 * text.len()), "{max}");
+        }
+        assert!(inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5).unwrap().capacity() <= 6);
     }
 
     #[test]
