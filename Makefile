@@ -16,6 +16,9 @@ ARGS :=
 ROUNDS := 3
 QUICK :=
 CLIENTS := 1000000
+# For make fuzz: one of fuzz/targets/ or all, and seconds for each.
+TARGET :=
+TIME := 60
 
 ifneq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 NGINX := own
@@ -70,7 +73,7 @@ run: ## set up, build, and start nginx in the foreground (PORT=8080, CONF=quicks
 .PHONY: test
 test: ## set up, lint, and run all tests against Debian's nginx and the vendored one (ARGS=... for cargo test)
 	@scripts/setup.sh build vendored test
-	@$(MAKE) --no-print-directory lint-quick test-scripts test-comet test-bench
+	@$(MAKE) --no-print-directory lint-quick lint-fuzz test-scripts test-comet test-bench
 	@scripts/test-flavour.sh debian $(ARGS)
 	@scripts/test-flavour.sh vendored $(ARGS)
 
@@ -100,6 +103,12 @@ test-valgrind: ## run t/ with nginx under valgrind (slow)
 	@scripts/setup.sh vendored test valgrind
 	@scripts/test-memory.sh valgrind $(ARGS)
 
+.PHONY: fuzz fuzz-smoke
+fuzz: ## feed parsers, zone or hub with mutated inputs (TARGET=zone, or all; TIME=60 seconds each; takes a C++ compiler)
+	@scripts/fuzz.sh "$(TARGET)" $(TIME)
+fuzz-smoke: lint-fuzz ## the same with all targets, for three seconds each
+	@scripts/fuzz.sh all 3
+
 .PHONY: bench
 bench: ## compare with the floor, nginx alone and Nchan (ROUNDS=3, QUICK=1); writes bench/RESULTS.md and charts
 	@scripts/setup.sh build bench
@@ -128,8 +137,14 @@ lint-quick: # what needs no build
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else echo 'cargo-deny is not installed: deny.toml is not checked'; fi
 
+.PHONY: lint-fuzz
+lint-fuzz: # that the fuzz targets build; without libFuzzer, which takes a C++ compiler
+	@source scripts/lib.sh && need_cargo && step 'the fuzz targets'
+	@cd fuzz && cargo fmt --check
+	@cd fuzz && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/fuzz cargo clippy --quiet --locked --no-default-features --all-targets -- -D warnings
+
 .PHONY: lint
-lint: lint-quick ## format, fence around unsafe code, clippy for the installed nginx, licences of dependencies
+lint: lint-quick lint-fuzz ## format, fence around unsafe code, clippy for the installed nginx, licences of dependencies
 	@scripts/setup.sh build
 	@scripts/cargo.sh debian clippy --workspace --all-targets -- -D warnings
 
