@@ -56,6 +56,7 @@ fuzz_target!(|data: &[u8]| {
                     assert!(asked.handshake && !allowed.contains(Transport::WebSocket));
                 }
                 Unserved::OnlyWebSocket => assert!(!asked.handshake),
+                Unserved::Part { .. } => panic!("the choice is not told of parts"),
                 Unserved::NoEventSource { .. } => {
                     assert!(!allowed.contains(Transport::EventSource));
                 }

@@ -3,7 +3,7 @@
 
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
-use comet::control::{self, Action, Value};
+use comet::control::{self, Action, Pattern, Value};
 use comet::message::Position;
 use fuzz::lines;
 use libfuzzer_sys::fuzz_target;
@@ -57,14 +57,11 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => assert!((400..500).contains(&error.status())),
     }
-    let [name, patterns] = lines(data);
-    let (name, patterns) = (name.unwrap_or_default(), patterns.unwrap_or_default());
-    let patterns: Vec<Vec<u8>> =
-        patterns.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-    if control::is_named(&patterns, name) {
-        assert!(patterns.iter().any(|pattern| {
-            pattern == name
-                || pattern.split_last().is_some_and(|(_, start)| name.starts_with(start))
-        }));
+    let [name, pattern] = lines(data);
+    let (name, pattern) = (name.unwrap_or_default(), pattern.unwrap_or_default());
+    assert_eq!(Pattern::new(pattern, false).names(name), !name.is_empty() && pattern == name);
+    if Pattern::new(pattern, true).names(name) {
+        let begins = pattern.strip_suffix(b"*").is_some_and(|start| name.starts_with(start));
+        assert!(pattern == name || begins);
     }
 });
