@@ -66,6 +66,7 @@ fn config(tls: Option<&str>) -> Config {
         )
     });
     Config::push(WORKERS)
+        .main("worker_shutdown_timeout 2s;")
         .listen("sndbuf=16k")
         .http("push_shared_memory_size 32m; push_channel_id_split_delimiter ',';")
         .http("push_max_message_buffer_length 100000; push_message_timeout 1h;")
