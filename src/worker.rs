@@ -72,6 +72,8 @@ struct Worker {
     press: Press,
     /// Messages to be removed once all of this worker's subscribers have been looked at.
     received: Vec<(ChannelRef, Cursor)>,
+    /// Channels that the zone believes this worker to be in the middle of.
+    looking: HashSet<ChannelRef>,
     tick: Timer,
     /// For those whose time is over.
     deadline: Timer,
@@ -222,6 +224,7 @@ pub fn start(zone: SharedZone) {
         hub: Hub::default(),
         copies: Copies::default(),
         received: Vec::new(),
+        looking: HashSet::new(),
         tick: Timer::new(tick),
         deadline: Timer::new(time_is_over),
         work: Timer::new(serve),
@@ -573,6 +576,7 @@ fn serve() {
             worker.work.post();
         } else {
             worker.press.clear();
+            worker.stop_looking(now);
         }
     });
 }
@@ -859,21 +863,42 @@ impl Worker {
         // Without a slot nobody waits any more, and what is left to be done falls away.
         let slice = self.hub.next_slice(max)?;
         let slot = self.slot?;
-        let Worker { zone, hub, copies, received, .. } = self;
+        let Worker { zone, hub, copies, received, looking, .. } = self;
+        let mut note = |zone: &mut Zone<'_>, hub: &Hub<Seat>, channel: ChannelRef| {
+            let is_due = hub.is_due(channel.life);
+            zone.is_looking(channel, slot, is_due);
+            match is_due {
+                true => looking.insert(channel),
+                false => looking.remove(&channel),
+            };
+        };
         let deliveries = zone.with(now, |zone| match hub.members(slice.channel).cloned() {
             Some(members) => {
-                decide_for_many(zone, hub, copies, received, &slice, &members, slot, now)
+                let deliveries =
+                    decide_for_many(zone, hub, copies, received, &slice, &members, slot, now);
+                members.iter().for_each(|member| note(zone, hub, member.channel));
+                deliveries
             }
             None => {
                 // Whatever is published from here on comes with a new hint.
                 zone.look(slice.channel, slot);
                 let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
                 zone.leave(slice.channel, slot, left, now);
-                zone.is_looking(slice.channel, slot, hub.is_due(slice.channel.life));
+                note(zone, hub, slice.channel);
                 deliveries
             }
         });
         Some((slice.keys.len(), deliveries.unwrap_or_default()))
+    }
+
+    /// Tells the zone that nobody is left to be looked at: who was may have left before it was done.
+    fn stop_looking(&mut self, now: Now) {
+        let Worker { zone, slot: Some(slot), looking, .. } = self else { return };
+        if !looking.is_empty() {
+            zone.with(now, |zone| {
+                looking.drain().for_each(|channel| zone.is_looking(channel, *slot, false));
+            });
+        }
     }
 
     /// What a stream gets, if it is still there: rendered now, or when another one got the same.
@@ -1208,9 +1233,6 @@ fn decide_for_many(
         deliveries.push((*key, seat, delivery));
     }
     hub.pass(slice);
-    for Member { channel, .. } in members.iter() {
-        zone.is_looking(*channel, slot, hub.is_due(channel.life));
-    }
     received.dedup();
     deliveries
 }
