@@ -393,7 +393,9 @@ fn wait_until_ready(child: &mut Child, dir: &Path, port: u16, config: &Config) -
         let has_workers =
             |pid| !config.has_master() || process::children(pid).len() == config.worker_count();
         let accepts = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        if let Some(pid) = pid.filter(|&pid| has_workers(pid) && accepts()) {
+        // A daemon whose parent is still there ignores some signals.
+        let is_alone = ended.is_some() || !config.is_daemon();
+        if let Some(pid) = pid.filter(|&pid| is_alone && has_workers(pid) && accepts()) {
             return Some(pid);
         }
         thread::sleep(Duration::from_millis(5));
