@@ -16,7 +16,7 @@ ARGS :=
 ROUNDS := 3
 QUICK :=
 CLIENTS := 1000000
-# For make fuzz: one of fuzz/targets/ or all, and seconds for each.
+# For make fuzz: one of fuzz/targets/ or all, and seconds for each. For make soak: seconds.
 TARGET :=
 TIME := 60
 
@@ -97,6 +97,11 @@ test-scripts: ## only the tests of the scripts
 test-asan: ## run t/ with AddressSanitizer in nginx and in the module
 	@scripts/setup.sh vendored test
 	@scripts/test-memory.sh asan $(ARGS)
+
+.PHONY: soak
+soak: ## everything at once, with clients that misbehave, reloads and kills, for so long (TIME=60 seconds)
+	@scripts/setup.sh build test
+	@PUSH_STRESS_SECONDS=$(TIME) PUSH_TEST_PATIENCE=60 scripts/test-flavour.sh debian --test stress -- --nocapture
 
 .PHONY: test-valgrind
 test-valgrind: ## run t/ with nginx under valgrind (slow)
