@@ -146,7 +146,7 @@ lint-quick: # what needs no build
 lint-fuzz: # that the fuzz targets build; without libFuzzer, which takes a C++ compiler
 	@source scripts/lib.sh && need_cargo && step 'the fuzz targets'
 	@cd fuzz && cargo fmt --check
-	@cd fuzz && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/fuzz cargo clippy --quiet --locked --no-default-features --all-targets -- -D warnings
+	@cd fuzz && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/fuzz cargo clippy --quiet --no-default-features --all-targets -- -D warnings
 
 .PHONY: lint
 lint: lint-quick lint-fuzz ## format, fence around unsafe code, clippy for the installed nginx, licences of dependencies
