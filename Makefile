@@ -75,6 +75,7 @@ test: ## set up, lint, and run all tests against Debian's nginx and the vendored
 	@scripts/setup.sh build vendored test
 	@$(MAKE) --no-print-directory lint-quick lint-fuzz test-scripts test-comet test-bench
 	@scripts/test-flavour.sh debian $(ARGS)
+	@$(if $(ARGS),,PUSH_FAULTS_POINTS=$${PUSH_FAULTS_POINTS:-60} scripts/test-faults.sh)
 	@scripts/test-flavour.sh vendored $(ARGS)
 
 .PHONY: test-comet
@@ -97,6 +98,11 @@ test-scripts: ## only the tests of the scripts
 test-asan: ## run t/ with AddressSanitizer in nginx and in the module
 	@scripts/setup.sh vendored test
 	@scripts/test-memory.sh asan $(ARGS)
+
+.PHONY: test-faults
+test-faults: ## let workers die, and stop for a while, at every point of what they do (a test build)
+	@scripts/setup.sh build test
+	@scripts/test-faults.sh $(ARGS) -- --nocapture
 
 .PHONY: soak
 soak: ## everything at once, with clients that misbehave, reloads and kills, for so long (TIME=60 seconds)

@@ -12,7 +12,10 @@ flavour=$1
 shift
 "$ROOT/scripts/clients.sh"
 step "clippy ($flavour)"
-"$ROOT/scripts/cargo.sh" "$flavour" clippy --workspace --all-targets -- -D warnings
+# With the vendored nginx, also what only the test build of scripts/test-faults.sh has.
+features=()
+[[ $flavour == vendored ]] && features=(--features faults)
+"$ROOT/scripts/cargo.sh" "$flavour" clippy --workspace --all-targets "${features[@]}" -- -D warnings
 
 case $flavour in
     debian)

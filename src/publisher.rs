@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use comet::channel_id::ChannelId;
 use comet::config::Settings;
+use comet::faults;
 use comet::publisher::{self as replies, Action, PublishError};
 use comet::wire::info::ChannelInfo;
 use comet::zone::{Content, Publication, Published};
@@ -98,6 +99,7 @@ pub fn publish(request: &Request) -> Status {
             }
         }
     };
+    faults::point("acknowledge");
     let accept = request.header("Accept");
     match published {
         Some(Ok(published)) => {

@@ -15,6 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use comet::faults;
+
 use crate::nginx::clock;
 use crate::nginx::log::{self, Level};
 
@@ -37,10 +39,12 @@ pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Res
     let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));
     enter(&directory)?;
     let mut paths = vec![new_name(&directory)];
+    faults::point("move file");
     if let Some(first) = paths.first() {
         fs::rename(OsStr::from_bytes(file), first)?;
     }
     for _ in 1..count {
+        faults::point("link file");
         let path = new_name(&directory);
         let linked = paths.first().map_or(Ok(()), |first| fs::hard_link(first, &path));
         if let Err(error) = linked {

@@ -2,6 +2,7 @@
 
 use comet::channel_id::ChannelId;
 use comet::config::{Settings, Valued};
+use comet::faults;
 use comet::message::Position;
 use comet::poll::PollForm;
 use comet::reply::Reply;
@@ -217,6 +218,7 @@ fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status 
         }
         Some(Ok(Served::Waiting(place))) => match parking::park(request) {
             Some((parked, status)) => {
+                faults::point("parked");
                 worker::wait(place, parked, form, settings.subscriber_timeout_ms);
                 status
             }

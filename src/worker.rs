@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use comet::clock::Now;
 use comet::control::CommandError;
+use comet::faults;
 use comet::hub::{Hub, Key, Slice, Waiter};
 use comet::many::{Member, Stand, Standing, MAX_CHANNELS};
 use comet::message::{Cursor, Life, Missed};
@@ -533,6 +534,7 @@ pub fn ended(key: Key, parked: Parked) {
 fn woken(wake: Wake) {
     match wake {
         Wake::Mail => {
+            faults::point("woken");
             with(Worker::read_mail);
             serve();
         }
@@ -562,6 +564,7 @@ fn serve() {
     let now = now();
     let mut left = SLICE;
     while left > 0 {
+        faults::point("serve");
         let served = with(|worker| {
             let (looked_at, deliveries) = worker.serve_slice(left, now)?;
             worker.remove_received(now);
@@ -585,6 +588,7 @@ fn serve() {
 fn deliver(deliveries: Deliveries) {
     with(|worker| worker.is_delivering = true);
     for (key, seat, delivery) in deliveries {
+        faults::point("deliver");
         // Serving one part of a page may end the others.
         if with(|worker| worker.ended.contains(&seat.parked)) == Some(true) {
             continue;

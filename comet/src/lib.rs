@@ -18,6 +18,7 @@
 //! | [`cors`] | which pages of other origins may ask, and what browsers are told |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
+//! | [`faults`] | points at which a test build may die |
 //! | [`config`] | every directive, its values, inheritance and defaults |
 //!
 //! Dependencies point one way: poll → publisher, subscriber, transport → websocket → wire → message; zone and hub → message.
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod cors;
+pub mod faults;
 pub mod first;
 pub mod hub;
 pub mod many;

@@ -9,5 +9,8 @@ pub fn now() -> Now {
     let seconds = unsafe { (*ngx_cached_time).sec };
     // SAFETY: a plain word that nginx writes between handlers (`ngx_times.c`); CLOCK_MONOTONIC, the same in all processes.
     let mono = unsafe { ngx_current_msec };
-    Now { wall: u64::try_from(seconds).unwrap_or(0), mono: mono as u64 }
+    let now = Now { wall: u64::try_from(seconds).unwrap_or(0), mono: mono as u64 };
+    #[cfg(feature = "faults")]
+    let now = super::faults::shift(now);
+    now
 }

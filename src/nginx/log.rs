@@ -16,6 +16,9 @@ pub enum Level {
     Warn,
     /// Something that did not work.
     Error,
+    /// Something that must never happen.
+    #[cfg(feature = "faults")]
+    Alert,
     /// Something that keeps nginx from starting.
     Emergency,
 }
@@ -26,6 +29,8 @@ impl Level {
             Level::Notice => NGX_LOG_NOTICE,
             Level::Warn => NGX_LOG_WARN,
             Level::Error => NGX_LOG_ERR,
+            #[cfg(feature = "faults")]
+            Level::Alert => nginx_sys::NGX_LOG_ALERT,
             Level::Emergency => NGX_LOG_EMERG,
         }) as ngx_uint_t
     }

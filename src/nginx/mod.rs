@@ -18,6 +18,8 @@
 pub mod clock;
 pub mod conf;
 mod directive;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod log;
 mod module;
 mod origins;

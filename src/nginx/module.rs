@@ -140,6 +140,11 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the new cycle; under `nginx -t` nothing is started.
     let (main, only_testing) = unsafe { (used_in(cycle), ngx_test_config != 0) };
     let Some(main) = main.filter(|_| !only_testing) else { return OK };
+    #[cfg(feature = "faults")]
+    // SAFETY: this is init_module.
+    unsafe {
+        super::faults::start(cycle);
+    }
     // SAFETY: this is init_module.
     if let Err(error) = wake::prepare(unsafe { process::slots_needed(cycle) }) {
         log::cycle(Level::Emergency, &format!("push: eventfd() failed: {error}"));

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use comet::clock::Now;
+use comet::faults;
 use comet::zone::{Carried, Zone};
 use nginx_sys::{
     ngx_conf_t, ngx_cycle_t, ngx_int_t, ngx_list_part_t, ngx_pagesize, ngx_shared_memory_add,
@@ -47,30 +48,50 @@ impl SharedZone {
     /// that got hints.
     ///
     /// Nothing if the memory was made by another version of the module, which `init_zone` has ruled out.
+    #[cfg_attr(feature = "faults", track_caller)]
     pub fn with<R>(&self, now: Now, work: impl FnOnce(&mut Zone<'_>) -> R) -> Option<R> {
         let (result, trash, wake) = self.locked(now, |zone| {
             zone.limit_channels(self.max_channels);
             let result = work(zone);
             (result, zone.take_trash(), zone.take_wake())
         })?;
-        wake.into_iter().for_each(wake::signal);
-        trash.iter().for_each(|path| spool::remove(path));
+        for slot in wake {
+            faults::point("wake");
+            wake::signal(slot);
+        }
+        for path in trash {
+            faults::point("remove file");
+            spool::remove(&path);
+        }
         Some(result)
     }
 
+    #[cfg_attr(feature = "faults", track_caller)]
     fn locked<R>(&self, now: Now, work: impl FnOnce(&mut Zone<'_>) -> R) -> Option<R> {
         // SAFETY: the pool was initialised by `ngx_init_zone_pool` and stays mapped as long as this process may use the
         // zone. If this process dies meanwhile, the master releases the mutex (`ngx_unlock_mutexes`).
         let mutex = unsafe { &raw mut (*self.pool.as_ptr()).mutex };
         // SAFETY: as above.
         unsafe { ngx_shmtx_lock(mutex) };
+        faults::point("locked");
         // SAFETY: `words` words were allocated for us in the zone, and the lock makes this the only reference to them in
         // any process. It ends before the lock is released. All bit patterns are valid.
         let memory = unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.words) };
-        let result = Zone::enter(memory, now).map(|mut zone| work(&mut zone));
+        let result = match Zone::enter(memory, now) {
+            Ok(mut zone) => {
+                let result = work(&mut zone);
+                faults::point("worked");
+                #[cfg(feature = "faults")]
+                super::faults::check(&zone);
+                Some(result)
+            }
+            Err(_) => None,
+        };
+        faults::point("unlock");
         // SAFETY: locked above.
         unsafe { ngx_shmtx_unlock(mutex) };
-        result.ok()
+        faults::point("unlocked");
+        result
     }
 
     /// Finds what an initialised zone holds.

@@ -5,6 +5,7 @@ use bytemuck::Zeroable;
 use super::memory::{At, Block};
 use super::record::{kind, DataBlock, Record, DATA_INLINE};
 use super::Zone;
+use crate::faults;
 
 static ZEROS: Block = Block::ZEROS;
 
@@ -15,7 +16,9 @@ impl Zone<'_> {
     }
 
     /// The block seen as a record, for writing. What is written to a block that does not exist goes nowhere.
+    #[cfg_attr(feature = "faults", track_caller)]
     pub(super) fn get_mut<R: Record>(&mut self, at: At) -> &mut R {
+        faults::point("write");
         #[cfg(test)]
         super::tests::burn(&mut self.write_fuse);
         let block = match self.blocks.get_mut(at.0 as usize) {
@@ -29,6 +32,7 @@ impl Zone<'_> {
     }
 
     /// Fills a block.
+    #[cfg_attr(feature = "faults", track_caller)]
     pub(super) fn put<R: Record>(&mut self, at: At, record: R) {
         *self.get_mut(at) = record;
     }

@@ -55,6 +55,7 @@ use std::sync::atomic::{compiler_fence, Ordering};
 use memory::{Header, Parts};
 
 use crate::clock::Now;
+use crate::faults;
 
 /// The zone, while its lock is held.
 ///
@@ -229,8 +230,10 @@ impl<'m> Zone<'m> {
     /// What was written so far is written before what follows: death between the two leaves the first.
     ///
     /// Other processes see a dead process's stores in program order, so only the compiler has to be held back.
+    #[cfg_attr(feature = "faults", track_caller)]
     fn commit(&mut self) {
         compiler_fence(Ordering::SeqCst);
+        faults::point("commit");
         #[cfg(test)]
         {
             self.record_tape();

@@ -1,0 +1,478 @@
+//! Workers that die, or stop for a while, at every point of what they do; with a module that was built with the feature
+//! `faults` (`make test-faults`).
+//!
+//! `PUSH_FAULTS_POINTS` says how many points are tried, drawn at random (all), `PUSH_FAULTS_PAUSE` for how many
+//! milliseconds a worker stops (200), and `PUSH_FAULTS_SEED` repeats the order of a run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
+use std::env;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use support::process::{self, Signal};
+use support::push::publisher;
+use support::streams::{self, Kind};
+use support::{load, wait, Client, Config, Nginx, Request};
+
+/// What the module's register holds, in words of 8 bytes (`src/nginx/faults.rs`).
+mod register {
+    pub const ORDER: u64 = 0;
+    pub const POINT: u64 = 1;
+    pub const COUNTDOWN: u64 = 2;
+    pub const VICTIM: u64 = 3;
+    pub const IS_CHECKING: u64 = 4;
+    pub const CHECKS: u64 = 5;
+    pub const DAMAGES: u64 = 6;
+    pub const WALL: u64 = 7;
+    pub const MONO: u64 = 8;
+    pub const THEN: u64 = 9;
+    pub const FIRST_POINT: u64 = 16;
+    pub const POINTS: u64 = 2048;
+    pub const POINT_WORDS: u64 = 12;
+}
+
+/// What is to happen to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Die = 1,
+    Stop = 2,
+}
+
+/// The register of a running nginx.
+struct Register(File);
+
+/// A point that some worker has come to.
+struct Point {
+    number: u64,
+    passes: u64,
+    name: String,
+}
+
+impl Register {
+    /// Makes a register, and has the workers use it.
+    fn of(nginx: &Nginx) -> Self {
+        let path = nginx.dir().join("push-faults");
+        let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+        let words = register::FIRST_POINT + register::POINTS * register::POINT_WORDS;
+        file.set_len(words * 8).unwrap();
+        nginx.wait_gone(&nginx.reload());
+        let log = nginx.error_log();
+        assert!(log.contains("faults can be ordered"), "not a build with `faults`:\n{log}");
+        Register(file)
+    }
+
+    fn get(&self, word: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, word * 8).unwrap();
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn set(&self, word: u64, value: u64) {
+        self.0.write_all_at(&value.to_ne_bytes(), word * 8).unwrap();
+    }
+
+    fn points(&self) -> Vec<Point> {
+        let point = |number| {
+            let first = register::FIRST_POINT + number * register::POINT_WORDS;
+            let mut name = [0; 8 * (register::POINT_WORDS as usize - 2)];
+            self.0.read_exact_at(&mut name, (first + 2) * 8).unwrap();
+            let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+            Point { number, passes: self.get(first + 1), name }
+        };
+        (0..register::POINTS).map(point).filter(|point| point.passes > 0).collect()
+    }
+
+    /// Has something happen to the worker that comes to the point as the `countdown`th from now on.
+    /// Afterwards, if there is a point `then`, it happens there too.
+    fn order(&self, order: Order, point: u64, countdown: u64, then: Option<u64>) {
+        self.set(register::VICTIM, 0);
+        self.set(register::THEN, then.map_or(0, |number| number + 1));
+        self.set(register::POINT, point);
+        self.set(register::COUNTDOWN, countdown);
+        self.set(register::ORDER, order as u64);
+    }
+
+    /// The worker that it has happened to.
+    fn victim(&self) -> Option<i32> {
+        let pid = self.get(register::VICTIM);
+        (pid != 0).then(|| i32::try_from(pid).unwrap())
+    }
+
+    /// Takes the order back, unless it has been obeyed.
+    fn withdraw(&self) {
+        self.set(register::ORDER, 0);
+    }
+}
+
+/// Numbers that are the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = number("PUSH_FAULTS_SEED")
+            .unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        eprintln!("PUSH_FAULTS_SEED={seed}");
+        Random(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 >> 33) % end
+    }
+
+    fn shuffle<T>(&mut self, all: &mut [T]) {
+        for place in (1..all.len()).rev() {
+            let other = self.below(place as u64 + 1) as usize;
+            all.swap(place, other);
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+const WORKERS: usize = 3;
+/// Channels whose messages are not accounted for.
+const WILD: [&str; 4] = ["w0", "w1", "w2", "w3"];
+/// One whose name does not fit into a block.
+const LONG: &str =
+    "wild-with-a-name-of-more-than-seventy-bytes-so-that-it-goes-on-in-a-block-of-its-own-in-the-zone";
+/// Where they are used, each in another way.
+const PLACES: [&str; 6] = ["few", "brief", "received", "large", "transient", "last"];
+
+fn config() -> Config {
+    let location = |name: &str, directives: &str| {
+        format!("location /{name} {{ push_pubsub; push_channel_id $arg_id; {directives} }}")
+    };
+    Config::push(WORKERS)
+        .http("push_shared_memory_size 400k; push_channel_id_split_delimiter ',';")
+        .http("push_max_message_buffer_length 1000; push_message_timeout 1h; push_channel_timeout 1s;")
+        .http("client_body_buffer_size 8k; keepalive_timeout 2s;")
+        .server(&location("few", "push_max_message_buffer_length 3;"))
+        .server(&location("brief", "push_message_timeout 1s;"))
+        .server(&location("received", "push_delete_oldest_received_message on;"))
+        .server(&location("large", "client_body_in_file_only clean;"))
+        .server(&location("transient", "push_store_messages off;"))
+        .server(&location("last", "push_subscriber_concurrency last;"))
+}
+
+/// Uses channels in all ways until it is over. Broken connections are no surprise.
+fn disturb(mut random: Random, port: u16, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        let _ = act(&mut random, port);
+    }
+}
+
+fn act(random: &mut Random, port: u16) -> io::Result<()> {
+    let mut client = Client::try_connect(port)?;
+    for _ in 0..8 {
+        let place = PLACES[random.below(PLACES.len() as u64) as usize];
+        let id = WILD[random.below(WILD.len() as u64) as usize];
+        let more = if random.below(4) == 0 { format!(",w1,{LONG}") } else { String::new() };
+        let target = format!("/{place}?id={id}{more}");
+        let length = [10, 200, 3000][random.below(3) as usize];
+        let request = match random.below(16) {
+            0..=8 => Request::post(&target, "w".repeat(length)),
+            9 => Request::new("DELETE", &target),
+            10 => Request::get(&publisher(id)),
+            // These wait in the zone's books, and are gone.
+            11 | 12 => return wait_a_moment(random, client, &from_the_future(&target)),
+            13 => {
+                let request = Request::get(&target).header("Accept", "text/event-stream");
+                return wait_a_moment(random, client, &request);
+            }
+            _ => return wait_a_moment(random, client, &Request::get(&target)),
+        };
+        let response = client.try_request(&request)?;
+        assert!(response.status < 500 || response.status == 507, "{}", response.head);
+    }
+    Ok(())
+}
+
+fn from_the_future(target: &str) -> Request {
+    Request::get(target)
+        .header("If-Modified-Since", "Fri, 31 Dec 2100 23:59:59 GMT")
+        .header("If-None-Match", "0")
+}
+
+fn wait_a_moment(random: &mut Random, mut client: Client, request: &Request) -> io::Result<()> {
+    client.try_send_bytes(&request.to_bytes())?;
+    thread::sleep(Duration::from_millis(random.below(50)));
+    Ok(())
+}
+
+/// Publishes to two channels until it is over, while clients of several kinds follow them; then everything must have
+/// arrived.
+struct Record {
+    ids: [String; 2],
+    over: AtomicBool,
+}
+
+impl Record {
+    fn new(round: usize) -> Self {
+        let ids = [0, 1].map(|channel| format!("record-{round}-{channel}"));
+        Record { ids, over: AtomicBool::new(false) }
+    }
+
+    /// Does something meanwhile, and checks the record.
+    fn keep(&self, nginx: &mut Nginx, act: impl FnOnce(&mut Nginx)) {
+        const KINDS: [Kind; 3] = [Kind::EventSource, Kind::WebSocket, Kind::JsonLines];
+        let port = nginx.port();
+        let both = self.ids.join(",");
+        let lists = [self.ids[0].as_str(), self.ids[1].as_str(), both.as_str()];
+        let (acknowledged, received) = thread::scope(|scope| {
+            let followers = lists.map(|list| {
+                let streams =
+                    KINDS.map(|kind| scope.spawn(move || streams::follow(kind, port, list)));
+                let poll = scope.spawn(move || load::follow(port, list));
+                streams.into_iter().chain([poll]).collect::<Vec<_>>()
+            });
+            let publishers = [0, 1].map(|channel| {
+                let id = &self.ids[channel];
+                scope.spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    while !self.over.load(Ordering::Relaxed) {
+                        let name = format!("{id}-{}", acknowledged.len());
+                        acknowledged.extend(load::publish(port, id, &name, 1));
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    acknowledged
+                })
+            });
+            act(nginx);
+            self.over.store(true, Ordering::Relaxed);
+            let acknowledged = publishers.map(|publisher| publisher.join().unwrap());
+            self.ids.iter().for_each(|id| load::publish_end(port, id));
+            let received = followers
+                .map(|group| group.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>());
+            (acknowledged, received)
+        });
+        load::assert_complete(&acknowledged[..1], &received[0]);
+        load::assert_complete(&acknowledged[1..], &received[1]);
+        load::assert_complete(&acknowledged, &received[2]);
+        for id in &self.ids {
+            nginx.wait_for_subscribers(id, 0);
+            nginx.request(&Request::new("DELETE", &publisher(id))).expect_status(200);
+        }
+    }
+}
+
+fn spawn_disturbers<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    random: &mut Random,
+    port: u16,
+    over: &'scope AtomicBool,
+) {
+    for _ in 0..6 {
+        let random = Random(random.below(u64::MAX));
+        scope.spawn(move || disturb(random, port, over));
+    }
+}
+
+fn assert_undamaged(nginx: &Nginx, register: &Register) {
+    if register.get(register::DAMAGES) > 0 {
+        let log = nginx.error_log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("damaged")).collect();
+        panic!("{}", lines.join("\n"));
+    }
+    assert!(register.get(register::CHECKS) > 0, "nothing was verified");
+}
+
+/// How many messages of 3000 bytes the zone holds when there is nothing else in it.
+fn room(nginx: &Nginx) -> u64 {
+    for _ in 0..200 {
+        nginx.request(&Request::post("/pub?id=room", "r".repeat(3000))).expect_status(202);
+    }
+    let stored = nginx.messages("room");
+    nginx.request(&Request::new("DELETE", "/pub?id=room")).expect_status(200);
+    stored
+}
+
+/// Lets workers die or stop at every point while everything goes on.
+fn walk(order: Order) {
+    let pause = Duration::from_millis(number("PUSH_FAULTS_PAUSE").unwrap_or(200));
+    let mut random = Random::new();
+    let mut nginx = Nginx::start(config());
+    let register = Register::of(&nginx);
+    let room_before = room(&nginx);
+    nginx.tolerate("exited on signal 9");
+    // The master says so when it frees the lock of a worker that died holding it.
+    nginx.tolerate("was locked by");
+    register.set(register::IS_CHECKING, 1);
+    let over = AtomicBool::new(false);
+    let mut reached: BTreeMap<String, bool> = BTreeMap::new();
+    thread::scope(|scope| {
+        let port = nginx.port();
+        spawn_disturbers(scope, &mut random, port, &over);
+        // Which points there are.
+        Record::new(0).keep(&mut nginx, |nginx| {
+            for _ in 0..4 {
+                thread::sleep(Duration::from_millis(500));
+                let old = nginx.reload();
+                nginx.wait_gone(&old);
+            }
+        });
+        let mut points = register.points();
+        random.shuffle(&mut points);
+        points.truncate(number("PUSH_FAULTS_POINTS").map_or(usize::MAX, |count| count as usize));
+        for (round, chunk) in points.chunks(10).enumerate() {
+            Record::new(1 + round).keep(&mut nginx, |nginx| {
+                for point in chunk {
+                    let countdown = 1 + random.below(point.passes.clamp(1, 10));
+                    register.order(order, point.number, countdown, None);
+                    let is_reached = await_victim(nginx, &register, pause);
+                    reached.insert(point.name.clone(), is_reached);
+                }
+            });
+            assert_undamaged(&nginx, &register);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    for id in WILD.into_iter().chain([LONG]) {
+        nginx.wait_for_subscribers(id, 0);
+        nginx.request(&Request::new("DELETE", &publisher(id)));
+    }
+    let missed: Vec<&String> =
+        reached.iter().filter(|(_, reached)| !**reached).map(|(name, _)| name).collect();
+    eprintln!(
+        "{order:?}: {} points, {} of them not reached again: {missed:?}; the zone was verified {} times",
+        reached.len(),
+        missed.len(),
+        register.get(register::CHECKS),
+    );
+    assert!(missed.len() * 5 <= reached.len(), "too few points were reached");
+    // Channels that had nobody and nothing go by themselves.
+    wait::until_true("room for as much as before", || room(&nginx) + 2 >= room_before);
+    assert_undamaged(&nginx, &register);
+}
+
+/// Waits until it has happened to a worker, and makes it good; false if no worker comes to the point.
+fn await_victim(nginx: &mut Nginx, register: &Register, pause: Duration) -> bool {
+    let begin = Instant::now();
+    let mut has_reloaded = false;
+    loop {
+        if let Some(victim) = register.victim() {
+            if process::is_running(victim) {
+                thread::sleep(pause);
+                process::signal(victim, Signal::CONT);
+            }
+            wait::until_true("workers", || nginx.workers().len() >= WORKERS);
+            return true;
+        }
+        // Some are on the way to the end.
+        if begin.elapsed() > Duration::from_millis(700) && !has_reloaded {
+            register.set(register::COUNTDOWN, 1);
+            nginx.signal(Signal::HUP);
+            has_reloaded = true;
+        }
+        if begin.elapsed() > Duration::from_secs(2) {
+            register.withdraw();
+            thread::sleep(Duration::from_millis(1));
+            match register.victim() {
+                Some(_) => continue,
+                None => return false,
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_worker_may_die_at_every_point() {
+    walk(Order::Die);
+}
+
+#[test]
+fn a_worker_may_stop_at_every_point() {
+    walk(Order::Stop);
+}
+
+/// A worker dies while it changes the zone, and the next one while it puts the zone in order.
+#[test]
+fn a_worker_may_die_in_the_middle_of_a_recovery() {
+    let mut random = Random::new();
+    let mut nginx = Nginx::start(config());
+    let register = Register::of(&nginx);
+    nginx.tolerate("exited on signal 9");
+    nginx.tolerate("was locked by");
+    register.set(register::IS_CHECKING, 1);
+    let over = AtomicBool::new(false);
+    let mut deaths = 0;
+    thread::scope(|scope| {
+        spawn_disturbers(scope, &mut random, nginx.port(), &over);
+        let mut tried = HashSet::new();
+        for round in 0.. {
+            let points = register.points();
+            let is_recovery = |point: &&Point| point.name.contains("zone/recover.rs");
+            let mut new: Vec<&Point> = points.iter().filter(is_recovery).collect();
+            new.retain(|point| tried.insert(point.number));
+            // Where workers come all the time.
+            let mut commits: Vec<&Point> =
+                points.iter().filter(|point| point.name.ends_with("commit")).collect();
+            commits.sort_by_key(|point| Reverse(point.passes));
+            commits.truncate(6);
+            if round > 1 && new.is_empty() {
+                break;
+            }
+            Record::new(round).keep(&mut nginx, |nginx| {
+                // The first deaths show which points there are.
+                thread::sleep(Duration::from_millis(500));
+                for number in new.iter().map(|point| Some(point.number)).chain([None; 4]) {
+                    let Some(first) =
+                        commits.get(random.below(commits.len().max(1) as u64) as usize)
+                    else {
+                        break;
+                    };
+                    register.order(Order::Die, first.number, 1, number);
+                    let begin = Instant::now();
+                    let is_over = || register.get(register::ORDER) == 0;
+                    while !is_over() && begin.elapsed() < Duration::from_secs(2) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    deaths += u64::from(is_over() && number.is_some());
+                    register.withdraw();
+                    wait::until_true("workers", || nginx.workers().len() >= WORKERS);
+                }
+            });
+            assert_undamaged(&nginx, &register);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    eprintln!("{deaths} deaths in recoveries");
+    assert!(deaths >= 3, "only {deaths} workers died in a recovery");
+}
+
+/// Seconds that the clock is wrong by.
+const STEPS: [i64; 9] = [0, -1, 1, -3600, 3600, -86_400, 2, 86_400, 0];
+
+#[test]
+fn steps_of_the_clock_lose_nothing_and_change_no_order() {
+    let mut nginx = Nginx::start(config());
+    let register = Register::of(&nginx);
+    register.set(register::IS_CHECKING, 1);
+    let mut mono = 0;
+    for round in 0..2 {
+        Record::new(round).keep(&mut nginx, |_| {
+            for step in STEPS {
+                register.set(register::WALL, step as u64);
+                thread::sleep(Duration::from_millis(150));
+                // As if the machine had slept.
+                mono += 5_000;
+                register.set(register::MONO, mono);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        assert_undamaged(&nginx, &register);
+    }
+}
