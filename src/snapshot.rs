@@ -80,10 +80,16 @@ fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
 
 /// Takes channels and messages back into a new zone.
 pub fn restore(path: &Path, new: NewZone) {
-    let bytes = match read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
+    // A start that is cut off leaves the snapshot under this name; the next one goes on with it.
+    let taken = with_suffix(path, ".taken");
+    let found = match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (read(&taken), taken.as_path()),
+        found => (found, path),
+    };
+    let (bytes, path) = match found {
+        (Ok(bytes), path) => (bytes, path),
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return,
+        (Err(error), path) => {
             complain(path, &format!("cannot be read: {error}"), "");
             return;
         }
@@ -101,8 +107,8 @@ pub fn restore(path: &Path, new: NewZone) {
         }
     };
     // A snapshot that came back at each start would bring back what was read and deleted long ago.
-    if let Err(error) = fs::remove_file(path) {
-        complain(path, &format!("cannot be removed, which it must be: {error}"), "");
+    if let Err(error) = fs::rename(path, &taken) {
+        complain(path, &format!("cannot be renamed, which it must be: {error}"), "");
         return;
     }
     let (now, token) = (clock::now(), snapshot.token());
@@ -110,6 +116,12 @@ pub fn restore(path: &Path, new: NewZone) {
     let has_file = &mut |file: &[u8], len| spool::adopt(file, len, token);
     if let Some(restored) = zone.with(now, |zone| zone.restore(&snapshot, now, has_file)) {
         report(path, &restored);
+    }
+    if let Err(error) = fs::remove_file(&taken) {
+        log::cycle(
+            Level::Error,
+            &format!("push: cannot remove {}, which has been restored: {error}", taken.display()),
+        );
     }
 }
 

@@ -24,6 +24,7 @@ on_1_and_4_workers!(
     deleted_channels_stay_deleted_and_ids_go_on,
     many_restarts_leave_nothing_behind,
     a_snapshot_is_used_once,
+    a_start_that_was_cut_off_is_made_good_by_the_next,
     a_killed_worker_costs_the_snapshot_nothing,
     after_all_was_killed_nothing_old_comes_back,
     a_reload_restores_nothing,
@@ -314,6 +315,28 @@ fn a_snapshot_is_used_once(workers: usize) {
     nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
     nginx.restart(Signal::QUIT);
     nginx.get(&publisher("a")).expect_status(404);
+}
+
+fn a_start_that_was_cut_off_is_made_good_by_the_next(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    nginx.stop(Signal::QUIT);
+    let taken = snapshot(&nginx).with_extension("taken");
+    fs::rename(snapshot(&nginx), &taken).unwrap();
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["one"]);
+    assert_eq!(names(&nginx), [""; 0]);
+    nginx.publish("a", "two");
+    nginx.stop(Signal::QUIT);
+    // What is newer counts.
+    fs::copy(snapshot(&nginx), &taken).unwrap();
+    nginx.start_again();
+    nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+    nginx.stop(Signal::QUIT);
+    fs::write(&taken, "old").unwrap();
+    nginx.start_again();
+    nginx.get(&publisher("a")).expect_status(404);
+    assert_eq!(names(&nginx), [""; 0]);
 }
 
 fn a_killed_worker_costs_the_snapshot_nothing(workers: usize) {
