@@ -4,7 +4,8 @@
 //! and the zone holds its path: it costs the zone a few blocks, and is sent with sendfile where nginx does that. The file
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
 //! is removed when the message goes. What a killed nginx has left behind is removed when the next one first puts something there;
-//! a lock that all workers of a zone share tells whether a directory is still in use. With a snapshot the zone's life goes
+//! a lock that all workers of a zone share tells whether a directory is still in use. What a killed worker has left there is for
+//! [`crate::leftovers`]. With a snapshot the zone's life goes
 //! on after a restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use comet::faults;
 
-use crate::nginx::clock;
 use crate::nginx::log::{self, Level};
+use crate::nginx::{clock, process};
 
 const PREFIX: &str = "push-";
 const LOCK: &str = "lock";
@@ -27,6 +28,8 @@ thread_local! {
     /// Directories in use by this worker, with the lock that says so.
     static DIRECTORIES: RefCell<Vec<(PathBuf, File)>> = const { RefCell::new(Vec::new()) };
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Files of dead workers, in directories that this worker has come to.
+    static FOUND: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Takes a temporary file over: moves it out of nginx's reach, and returns where it is now, under so many names: each is
@@ -139,8 +142,24 @@ fn enter(directory: &Path) -> io::Result<()> {
         lock.lock_shared()?;
         known.push((directory.to_path_buf(), lock));
         remove_abandoned(directory);
+        FOUND.with_borrow_mut(|found| found.extend(files_of_the_dead(directory)));
         Ok(())
     })
+}
+
+/// Files of dead workers that were found since the last call. Messages may be in them.
+pub fn take_found() -> Vec<PathBuf> {
+    FOUND.take()
+}
+
+/// The files in a directory of ours that no living process has made: their names begin with its pid.
+fn files_of_the_dead(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_left = |name: &OsStr| {
+        let pid = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok());
+        pid.is_some_and(|pid| !process::is_alive(pid))
+    };
+    entries.filter(|entry| is_left(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 /// Removes the directories of zones whose workers are all gone.

@@ -32,6 +32,7 @@ use comet::zone::{
 
 use crate::copies::{Copied, Copies};
 use crate::formats::{FormatId, Formats};
+use crate::leftovers::Leftovers;
 use crate::nginx::clock::now;
 use crate::nginx::log::{self, Level};
 use crate::nginx::parking::{self, Answer, Ending, Parked};
@@ -92,6 +93,7 @@ struct Worker {
     release: Timer,
     /// How many have waited at once since memory was last given back.
     crowd: usize,
+    leftovers: Leftovers,
 }
 
 /// Who waits.
@@ -237,6 +239,7 @@ pub fn start(zone: SharedZone) {
         leaving: Vec::new(),
         release: Timer::holding(release),
         crowd: 0,
+        leftovers: Leftovers::default(),
     };
     parking::start();
     worker.join(now());
@@ -551,6 +554,7 @@ fn tick() {
         }
         worker.read_mail();
         worker.give_memory_back();
+        worker.leftovers.search(&worker.zone, now);
         worker.tick.set(TICK);
         worker.hub.has_work()
     });

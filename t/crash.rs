@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use support::push::{publisher, subscriber};
-use support::{load, Client, Config, Cursor, Nginx, Request};
+use support::push::{assert_same_bytes, pattern, publisher, subscriber};
+use support::{load, wait, Client, Config, Cursor, Nginx, Request};
 
 /// The worker's pid and a connection to it.
 type WorkerClient = (String, Client);
@@ -166,4 +167,28 @@ fn a_reload_after_a_kill_works() {
     let mut waiting = nginx.park("a");
     nginx.publish("a", "one").expect_status(201);
     assert_eq!(waiting.response().expect_status(200).text(), "one");
+}
+
+#[test]
+fn files_that_a_killed_worker_has_left_are_removed_and_those_of_its_messages_are_not() {
+    let mut nginx = Nginx::start(Config::push(2).http("client_max_body_size 8m;"));
+    let body = pattern(1 << 20);
+    for _ in 0..4 {
+        nginx.publish("a", body.clone()).expect_status(202);
+    }
+    let killed = nginx.workers();
+    killed.iter().for_each(|worker| nginx.kill_worker(*worker));
+    let files = nginx.spooled();
+    assert_eq!(files.len(), 4);
+    // As if one had died before its message was in the zone, and one before it had removed a file.
+    let left = killed.iter().map(|pid| files[0].with_file_name(format!("{pid}-0-ffff")));
+    let left: Vec<_> = left.inspect(|path| fs::write(path, "left").unwrap()).collect();
+    let alive = files[0].with_file_name(format!("{}-0-ffff", nginx.master()));
+    fs::write(&alive, "of somebody who lives").unwrap();
+    nginx.publish("b", body.clone()).expect_status(202);
+    wait::until_true("an end of what is left", || !left.iter().any(|path| path.exists()));
+    assert_eq!(nginx.spooled().len(), 6);
+    for response in nginx.poll_all("a") {
+        assert_same_bytes(&response.body, &body);
+    }
 }

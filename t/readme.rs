@@ -83,16 +83,18 @@ fn the_pages_have_the_elements_that_scripts_and_tests_rely_on() {
 }
 
 #[test]
-fn the_tests_that_the_security_page_names_exist() {
-    let page = read("docs/security.md");
-    let named = page.split('`').filter_map(|word| word.split_once(".rs::"));
-    let mut count = 0;
-    for (file, test) in named {
-        let tests = read(&format!("{file}.rs"));
-        assert!(tests.contains(&format!("fn {test}(")), "{file}.rs has no {test}");
-        count += 1;
+fn the_tests_that_the_documents_name_exist() {
+    for (document, least) in [("docs/security.md", 50), ("docs/trust.md", 20)] {
+        let page = read(document);
+        let named = page.split('`').filter_map(|word| word.split_once(".rs::"));
+        let mut count = 0;
+        for (file, test) in named {
+            let tests = read(&format!("{file}.rs"));
+            assert!(tests.contains(&format!("fn {test}(")), "{document}: {file}.rs has no {test}");
+            count += 1;
+        }
+        assert!(count >= least, "{document}: {count} tests");
     }
-    assert!(count > 50, "{count} tests");
 }
 
 #[test]

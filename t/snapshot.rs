@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use support::event_source::EventSource;
@@ -62,25 +62,6 @@ fn names(nginx: &Nginx) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-/// Files with messages' bodies.
-fn spooled(nginx: &Nginx) -> Vec<PathBuf> {
-    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.to_string_lossy().contains("/temp_client_body/push-")
-                && !path.ends_with("lock")
-            {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(nginx.dir(), &mut found);
-    found
 }
 
 fn messages_and_cursors_survive_a_restart(workers: usize) {
@@ -221,7 +202,7 @@ fn messages_in_files_survive_a_restart(workers: usize) {
         nginx.publish("a", pattern((1 << 20) + number));
         nginx.publish("b", format!("small {number}"));
     }
-    assert_eq!(spooled(&nginx).len(), 3);
+    assert_eq!(nginx.spooled().len(), 3);
     for round in 0..3 {
         nginx.restart(Signal::QUIT);
         // The directory goes on, and what comes now does not drive out what was there.
@@ -235,7 +216,7 @@ fn messages_in_files_survive_a_restart(workers: usize) {
     for id in ["a", "c"] {
         nginx.request(&Request::new("DELETE", &publisher(id))).expect_status(200);
     }
-    assert_eq!(spooled(&nginx), Vec::<PathBuf>::new());
+    assert_eq!(nginx.spooled(), Vec::<PathBuf>::new());
     assert_eq!(nginx.messages("b"), 3);
 }
 
@@ -246,7 +227,7 @@ fn a_file_that_is_gone_is_a_message_that_is_missed(workers: usize) {
     nginx.publish("a", "three");
     let one = Cursor::after(&nginx.poll("a", &Cursor::none()));
     nginx.stop(Signal::QUIT);
-    fs::remove_file(&spooled(&nginx)[0]).unwrap();
+    fs::remove_file(&nginx.spooled()[0]).unwrap();
     nginx.start_again();
     assert!(nginx.error_log().contains("[warn]"));
     assert!(nginx.error_log().contains("1 were in files that are gone"));
@@ -271,7 +252,7 @@ fn messages_expire_while_nothing_runs(workers: usize) {
     nginx.start_again();
     assert!(nginx.error_log().contains("; 2 have expired meanwhile"), "{}", nginx.error_log());
     assert_eq!(nginx.queue("a"), ["one", "four"]);
-    assert_eq!(spooled(&nginx), Vec::<PathBuf>::new());
+    assert_eq!(nginx.spooled(), Vec::<PathBuf>::new());
     let response = nginx.poll("a", &one).expect_status(200);
     assert_eq!((response.text(), response.header("Push-Missed")), ("four", Some("2")));
 }
@@ -363,7 +344,7 @@ fn after_all_was_killed_nothing_old_comes_back(workers: usize) {
     nginx.get(&publisher("a")).expect_status(404);
     // What was left on disk goes with the next that comes there.
     nginx.publish("b", pattern(1 << 20));
-    assert_eq!(spooled(&nginx).len(), 1);
+    assert_eq!(nginx.spooled().len(), 1);
 }
 
 fn a_reload_restores_nothing(workers: usize) {

@@ -300,6 +300,24 @@ impl Nginx {
         assert!(alarms.is_empty(), "alarms in the log:\n{message}\n\n{}", self.error_log());
     }
 
+    /// The files in which bodies of messages are.
+    pub fn spooled(&self) -> Vec<PathBuf> {
+        fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let text = path.to_string_lossy();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if text.contains("/temp_client_body/push-") && !text.ends_with("/lock") {
+                    found.push(path);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.dir(), &mut found);
+        found
+    }
+
     fn alarms(&self) -> Vec<String> {
         const ALARMS: [&str; 6] =
             ["[alert]", "[emerg]", "[crit]", "panicked", "Sanitizer", "exited on signal"];

@@ -27,6 +27,7 @@ mod budget;
 mod carry;
 mod channel;
 mod check;
+mod files;
 mod ledger;
 mod log;
 mod many;

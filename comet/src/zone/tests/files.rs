@@ -1,5 +1,7 @@
 //! Content: what goes in comes out, files are given back once, and what is too long is refused.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const PATH: &[u8] = b"/var/lib/nginx/push/0000000001";
@@ -86,6 +88,33 @@ fn a_file_is_given_back_once_whichever_way_its_message_goes() {
     let (channel, ..) = world.wait(b"c", slot);
     assert_eq!(world.trash(|zone, now| _ = zone.delete(b"c", now)), [b""; 0]);
     assert_eq!(world.trash(|zone, now| zone.leave(channel, slot, 1, now)), once);
+}
+
+#[test]
+fn every_file_is_visited_also_of_channels_that_are_deleted_meanwhile() {
+    let mut world = World::new(40_000);
+    let (slot, now) = (world.join(0), world.now);
+    let ids: Vec<String> = (0..5000).map(|number| format!("c{number}")).collect();
+    // Not by `World`, which verifies the zone after each.
+    let mut zone = Zone::enter(&mut world.memory, now).unwrap();
+    for id in &ids {
+        let path = format!("/spool/{id}");
+        let content = Content::File { path: path.as_bytes(), len: 1 };
+        zone.publish(&Publication { content, ..say(id.as_bytes(), &[]) }, now).unwrap();
+        zone.publish(&say(id.as_bytes(), &[b"not in a file"]), now).unwrap();
+    }
+    let mut seen = BTreeSet::new();
+    let (mut from, mut steps) = (0, 0);
+    while let Some(next) = zone.visit_files(from, |path| _ = seen.insert(path.to_vec())) {
+        (from, steps) = (next, steps + 1);
+        // Somebody waits, so they are still there.
+        let id = ids[4999 - steps].as_bytes();
+        let wish = Subscription { hold: Some(slot), ..ask(id, Position::Newest) };
+        zone.subscribe(&wish, now).unwrap();
+        zone.delete(id, now).unwrap();
+    }
+    assert!(steps > 1, "{steps} steps");
+    assert_eq!(seen, ids.iter().map(|id| format!("/spool/{id}").into_bytes()).collect());
 }
 
 #[test]
