@@ -39,6 +39,10 @@ impl Zone<'_> {
 
     /// Takes a free block; its content is undefined.
     pub(super) fn allocate(&mut self) -> Option<At> {
+        #[cfg(test)]
+        if super::tests::refuses(&mut self.scarcity) {
+            return None;
+        }
         let at = match self.header.free {
             At::NONE if self.header.fresh < self.header.block_count => {
                 let at = At(self.header.fresh);

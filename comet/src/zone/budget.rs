@@ -29,10 +29,14 @@ impl Zone<'_> {
         pinned: At,
         now: Now,
     ) -> Result<(), PublishError> {
+        let full = PublishError::NoSpace { needed: u64::from(blocks) * BLOCK_SIZE as u64 };
+        #[cfg(test)]
+        if super::tests::refuses(&mut self.scarcity) {
+            return Err(full);
+        }
         if self.header.free_count >= blocks {
             return Ok(());
         }
-        let full = PublishError::NoSpace { needed: u64::from(blocks) * BLOCK_SIZE as u64 };
         if blocks >= self.header.block_count {
             return Err(full);
         }

@@ -394,12 +394,10 @@ impl Zone<'_> {
         let full = || PublishError::NoSpace { needed: 0 };
         let hash = self.hash(id);
         let at = self.allocate().ok_or_else(full)?;
-        let tail = self.allocate().ok_or_else(full)?;
-        let mut rest = Bytes::new(id, &[]);
-        let mut tail_record = ChannelTail { kind: kind::PART, ..ChannelTail::zeroed() };
-        rest.fill(&mut tail_record.id);
-        tail_record.id_rest = self.write_chain(&mut rest).ok_or_else(full)?;
-        self.put(tail, tail_record);
+        let Some(tail) = self.create_tail(id) else {
+            self.free(at);
+            return Err(full());
+        };
         self.header.lives += 1;
         let last = self.recall_dead(hash);
         let head = ChannelHead {
@@ -420,6 +418,19 @@ impl Zone<'_> {
         self.header.channel_count += 1;
         self.rest_if_idle(at, now);
         Ok(at)
+    }
+
+    fn create_tail(&mut self, id: &[u8]) -> Option<At> {
+        let at = self.allocate()?;
+        let mut rest = Bytes::new(id, &[]);
+        let mut tail = ChannelTail { kind: kind::PART, ..ChannelTail::zeroed() };
+        rest.fill(&mut tail.id);
+        let Some(id_rest) = self.write_chain(&mut rest) else {
+            self.free(at);
+            return None;
+        };
+        self.put(at, ChannelTail { id_rest, ..tail });
+        Some(at)
     }
 
     /// Blocks that a channel holds beside its messages.

@@ -83,7 +83,63 @@ impl Zone<'_> {
     }
 }
 
+/// A second in which a channel had messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Second {
+    time: u64,
+    /// The sequence number of tag 0; below 1 if that was never given.
+    first: i64,
+    /// A sequence number of this second.
+    known: i64,
+}
+
+/// Whether these seconds can be of one channel, and the last one its newest. Tags of a second are consecutive, as sequence
+/// numbers are, so that a second has but one tag 0.
+pub(super) fn are_in_step(mut seconds: Vec<Second>, last: Option<Second>) -> bool {
+    seconds.extend(last);
+    seconds.sort_unstable();
+    let fits = |a: &Second, b: &Second| {
+        (a.time, a.first) == (b.time, b.first) || a.time < b.time && a.known < b.first
+    };
+    seconds.last().copied() == last && seconds.is_sorted_by(fits)
+}
+
+impl MessageHead {
+    pub(super) fn second(&self) -> Second {
+        Second { time: self.time, first: self.first_of_second(), known: self.seq as i64 }
+    }
+
+    /// The sequence number of tag 0 of the message's second; below 1 if that was never given.
+    fn first_of_second(&self) -> i64 {
+        (self.seq as i64).wrapping_sub(i64::from(self.tag))
+    }
+}
+
+impl ChannelHead {
+    /// The second of the channel's newest message, if there ever was one.
+    pub(super) fn last_second(&self) -> Option<Second> {
+        let known = self.next_seq.checked_sub(1).filter(|newest| *newest > 0)? as i64;
+        let first = known.wrapping_sub(i64::from(self.last_tag));
+        Some(Second { time: self.last_time, first, known })
+    }
+}
+
 impl LedgerBlock {
+    /// The seconds that it knows. The last entry may be of many.
+    pub fn seconds(&self) -> impl Iterator<Item = Second> + '_ {
+        self.entries().iter().filter(|entry| entry.time < u32::MAX).map(|entry| {
+            let first = self.base(entry);
+            Second { time: u64::from(entry.time), first, known: first }
+        })
+    }
+
+    /// Whether it can have been written so.
+    pub fn is_in_order(&self) -> bool {
+        usize::from(self.len) <= LEDGER_ENTRIES
+            && self.thinned.checked_shr(u32::from(self.len) + 1).unwrap_or(0) == 0
+            && self.entries().is_sorted_by(|a, b| a.time < b.time)
+    }
+
     /// An empty ledger of a channel of which messages were dropped, nobody knows which.
     pub fn forgetful() -> Self {
         LedgerBlock { kind: kind::PART, thinned: 1, ..LedgerBlock::zeroed() }
@@ -110,7 +166,7 @@ impl LedgerBlock {
         if self.entries().get(place).is_some_and(|entry| entry.time == time) {
             return false;
         }
-        let first = message.seq as i64 - i64::from(message.tag);
+        let first = message.first_of_second();
         if self.len == 0 {
             // In the middle, for what was published before may be dropped after.
             self.origin = first.wrapping_sub(1 << 31) as u64;

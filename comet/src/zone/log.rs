@@ -599,7 +599,11 @@ fn meta_of<'a>(publication: &Publication<'a>) -> Cow<'a, [u8]> {
 
 /// Blocks that a message takes.
 pub(super) fn message_blocks(meta_len: usize, content: Content<'_>) -> u32 {
-    let len = meta_len as u64 + content_len(content);
+    blocks_for(meta_len as u64 + content_len(content))
+}
+
+/// Blocks that a message with so many bytes takes, its type and event included.
+pub(super) fn blocks_for(len: u64) -> u32 {
     if len > u64::from(u32::MAX) {
         return u32::MAX;
     }

@@ -83,6 +83,9 @@ pub struct Zone<'m> {
     /// For tests: dies after so many writes to blocks.
     #[cfg(test)]
     pub(crate) write_fuse: Option<u32>,
+    /// For tests: which requests for blocks are refused.
+    #[cfg(test)]
+    pub(crate) scarcity: Option<tests::Scarcity>,
     /// For tests: a copy of the memory at each commit point.
     #[cfg(test)]
     pub(crate) tape: Option<Vec<Vec<u64>>>,
@@ -163,6 +166,8 @@ impl<'m> Zone<'m> {
             fuse: None,
             #[cfg(test)]
             write_fuse: None,
+            #[cfg(test)]
+            scarcity: None,
             #[cfg(test)]
             tape: None,
         }

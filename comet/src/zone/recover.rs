@@ -32,7 +32,7 @@ impl Reached {
     }
 
     /// The block after the last one that was reached.
-    fn end(&self) -> u32 {
+    pub fn end(&self) -> u32 {
         self.0.iter().rposition(|reached| *reached).map_or(1, |last| last as u32 + 1)
     }
 
@@ -206,10 +206,12 @@ impl Zone<'_> {
                 _ => head.transient += 1,
             }
             head.next_seq = head.next_seq.max(message.seq + 1);
-            // The three were written one after the other: the id may be missing where the number is not.
-            if (message.time, message.tag) > (head.last_time, head.last_tag) {
+            // The three were written one after the other: any of them may be missing, and a new second may have the last
+            // one's tag. Later messages of the second that have gone have had their tags.
+            if message.time >= head.last_time {
+                let later = head.next_seq - 1 - message.seq;
                 head.last_time = message.time;
-                head.last_tag = message.tag;
+                head.last_tag = message.tag.saturating_add(u32::try_from(later).unwrap_or(0));
             }
             self.header.message_blocks += message.blocks;
             self.header.message_count += 1;

@@ -148,13 +148,19 @@ impl Zone<'_> {
     fn create_slot(&mut self, index: u32, now: Now) -> Option<At> {
         self.reserve(1 + MAIL_BLOCKS as u32, At::NONE, now).ok()?;
         let at = self.allocate()?;
-        let mut slot = SlotHead { kind: kind::SLOT, index, ..SlotHead::zeroed() };
-        for place in &mut slot.mail {
-            *place = self.allocate()?;
-            self.put(*place, MailBlock { kind: kind::PART, ..MailBlock::zeroed() });
+        let taken: Vec<At> = (0..MAIL_BLOCKS).map_while(|_| self.allocate()).collect();
+        let mail: [At; MAIL_BLOCKS] = match taken.try_into() {
+            Ok(mail) => mail,
+            Err(taken) => {
+                taken.into_iter().chain([at]).for_each(|at| self.free(at));
+                return None;
+            }
+        };
+        for mail in mail {
+            self.put(mail, MailBlock { kind: kind::PART, ..MailBlock::zeroed() });
         }
-        slot.next = self.header.slots;
-        self.put(at, slot);
+        let next = self.header.slots;
+        self.put(at, SlotHead { kind: kind::SLOT, index, mail, next, ..SlotHead::zeroed() });
         self.commit();
         self.header.slots = at;
         self.commit();

@@ -11,11 +11,13 @@
 //! What is read may be anything: it is verified as a whole before any of it is used, and nothing is allocated by a number
 //! that it contains.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use bytemuck::Zeroable;
 
 use super::arena::Bytes;
+use super::ledger::{are_in_step, Second};
 use super::log::message_blocks;
 use super::memory::{At, Tombstone};
 use super::record::{
@@ -516,38 +518,67 @@ impl<'a> Snapshot<'a> {
 
 /// Verifies that the records can be true.
 fn verify(head: Head, mut records: Reader<'_>) -> Result<(), SnapshotError> {
-    let mut current: Option<Channel<'_>> = None;
-    let mut last = (0, 0, 0);
+    let mut lives = HashSet::new();
+    // Stamp and time of each message.
+    let mut order = Vec::new();
+    let mut current: Option<Course<'_>> = None;
     while let Some(record) = records.record()? {
         let is_good = match record {
             Record::Channel(channel) => {
-                last = (0, 0, 0);
-                current = Some(channel);
-                channel.life <= head.lives
+                let is_over = current.replace(Course::new(channel)).is_none_or(Course::can_be_true);
+                is_over
+                    && (1..=head.lives).contains(&channel.life)
+                    && lives.insert(channel.life)
                     && (1..COUNT_END).contains(&channel.next_seq)
                     && channel.last_time < TIME_END
             }
             Record::Entry(entry) => {
-                let Some(channel) = &current else { return Err(SnapshotError::Malformed) };
-                let id = (entry.time, entry.tag);
-                let is_after = entry.seq > last.0 && (id > (last.1, last.2) || last.0 == 0);
-                last = (entry.seq, entry.time, entry.tag);
-                is_after
-                    && entry.seq < channel.next_seq
-                    && id <= (channel.last_time, channel.last_tag)
-                    && entry.message.is_none_or(|saying| saying.is_good(&head))
+                order.extend(entry.message.map(|saying| (saying.stamp, entry.time)));
+                current.as_mut().is_some_and(|course| course.goes_on_with(&entry))
+                    && entry.message.is_none_or(|saying| saying.is_good())
             }
         };
         if !is_good {
             return Err(SnapshotError::Malformed);
         }
     }
-    Ok(())
+    order.sort_unstable();
+    let is_ordered = order.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1)
+        && order.last().is_none_or(|last| last.0 <= head.stamps && last.1 <= head.newest_time);
+    let is_good = is_ordered && current.is_none_or(Course::can_be_true);
+    is_good.then_some(()).ok_or(SnapshotError::Malformed)
+}
+
+/// A channel's messages, as far as they have been read.
+struct Course<'a> {
+    channel: Channel<'a>,
+    last_seq: u64,
+    seconds: Vec<Second>,
+}
+
+impl<'a> Course<'a> {
+    fn new(channel: Channel<'a>) -> Self {
+        Course { channel, last_seq: 0, seconds: Vec::new() }
+    }
+
+    fn goes_on_with(&mut self, entry: &Entry<'_>) -> bool {
+        let is_next = entry.seq > self.last_seq && entry.seq < self.channel.next_seq;
+        self.last_seq = entry.seq;
+        self.seconds.push(entry.place().second());
+        is_next
+    }
+
+    fn can_be_true(mut self) -> bool {
+        let mut head = ChannelHead::zeroed();
+        self.channel.put_ids(&mut head);
+        self.seconds.extend(self.channel.ledger.iter().flat_map(LedgerBlock::seconds));
+        are_in_step(self.seconds, head.last_second())
+    }
 }
 
 impl Saying<'_> {
-    fn is_good(&self, head: &Head) -> bool {
-        self.flags & !(IN_FILE | DELETE_WHEN_RECEIVED | HAS_EVENT) == 0 && self.stamp <= head.stamps
+    fn is_good(&self) -> bool {
+        self.flags & !(IN_FILE | DELETE_WHEN_RECEIVED | HAS_EVENT) == 0
     }
 }
 
@@ -639,12 +670,7 @@ impl<'a> Reader<'a> {
         }
         // What its sums are made of stays far from where they would overflow.
         let origin = ledger.origin as i64;
-        let is_good = origin.unsigned_abs() < COUNT_END
-            && ledger
-                .entries
-                .iter()
-                .take(usize::from(ledger.len))
-                .is_sorted_by(|a, b| a.time < b.time);
+        let is_good = origin.unsigned_abs() < COUNT_END && ledger.is_in_order();
         is_good.then_some(ledger).ok_or(SnapshotError::Malformed)
     }
 

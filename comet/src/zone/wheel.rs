@@ -137,6 +137,14 @@ impl Zone<'_> {
     }
 }
 
+/// The first second after `now` in which what is in a slot is looked at: fired, or moved down.
+pub(super) fn visited_after(slot: usize, now: u64) -> u64 {
+    let step = 1 << (SLOT_BITS * (slot / WHEEL_SLOTS) as u32);
+    let next = now / step + 1;
+    let turns = ((slot % WHEEL_SLOTS) as u64).wrapping_sub(next) % WHEEL_SLOTS as u64;
+    next.saturating_add(turns).saturating_mul(step)
+}
+
 /// The slot for a second that lies `ahead` seconds ahead.
 fn slot_for(second: u64, ahead: u64) -> usize {
     let mut level = 0;

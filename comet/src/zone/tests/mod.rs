@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod carry;
+mod check;
 mod crash;
 mod files;
 mod follow;
@@ -12,6 +13,7 @@ mod many;
 mod missed;
 mod model;
 mod news;
+mod scarce;
 mod snapshot;
 mod tight;
 mod timers;
@@ -39,6 +41,21 @@ pub(super) fn burn(fuse: &mut Option<u32>) {
     }
 }
 
+/// Which requests for blocks a zone refuses, counted from 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Scarcity {
+    requests: u32,
+    refused: std::ops::Range<u32>,
+}
+
+/// Whether this request is refused.
+pub(super) fn refuses(scarcity: &mut Option<Scarcity>) -> bool {
+    scarcity.as_mut().is_some_and(|scarcity| {
+        scarcity.requests += 1;
+        scarcity.refused.contains(&(scarcity.requests - 1))
+    })
+}
+
 impl Zone<'_> {
     /// The memory as it is.
     fn image(&self) -> Vec<u64> {
@@ -57,12 +74,40 @@ impl Zone<'_> {
         }
     }
 
+    fn channel(&self, id: &[u8]) -> ChannelHead {
+        *self.get(self.find(id).unwrap())
+    }
+
+    fn channel_mut(&mut self, id: &[u8]) -> &mut ChannelHead {
+        let at = self.find(id).unwrap();
+        self.get_mut(at)
+    }
+
+    fn first_mut(&mut self, id: &[u8]) -> &mut MessageHead {
+        let first = self.channel(id).first;
+        self.get_mut(first)
+    }
+
+    /// All channels, those that are leaving included.
+    fn channels(&self) -> Vec<At> {
+        let mut channels: Vec<At> =
+            (0..self.buckets.len()).flat_map(|bucket| self.bucket_channels(bucket)).collect();
+        let mut at = self.header.leaving;
+        while at.is_some() {
+            channels.push(at);
+            at = self.get::<ChannelHead>(at).bucket_next;
+        }
+        channels
+    }
+
     /// Every message of a channel that is in its log, expired or not.
     fn log_of(&self, id: &[u8]) -> Vec<Message> {
+        self.find(id).map_or(Vec::new(), |channel| self.messages_of(channel))
+    }
+
+    /// The same of a channel that may have been deleted.
+    fn messages_of(&self, channel: At) -> Vec<Message> {
         let mut log = Vec::new();
-        let Some(channel) = self.find(id) else {
-            return log;
-        };
         let life = crate::message::Life(self.get::<ChannelHead>(channel).life);
         let mut at = self.get::<ChannelHead>(channel).first;
         while at.is_some() {
@@ -78,6 +123,12 @@ impl Zone<'_> {
     fn seqs_of(&self, id: &[u8]) -> Vec<u64> {
         self.log_of(id).iter().map(|message| message.cursor.seq).collect()
     }
+}
+
+/// So many cases of a property; few under Miri, which is slow.
+fn config(cases: u32) -> proptest::test_runner::Config {
+    let cases = if cfg!(miri) { 2 } else { cases };
+    proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
 }
 
 /// 2023-11-14, in seconds.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::bytes as bytes_of;
 use super::*;
 use crate::publisher::PublishError;
+use crate::zone::record::LedgerBlock;
 
 const TOKEN: u64 = 0x1234_5678_9abc_def0;
 
@@ -356,6 +357,58 @@ fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
+fn what_contradicts_itself_is_refused() {
+    type Lie = fn(&mut Zone<'_>);
+    let lies: [(&str, Lie); 13] = [
+        ("lives that were never given", |zone| zone.header.lives = 1),
+        ("stamps that were never given", |zone| zone.header.stamps = 1),
+        ("messages newer than the newest", |zone| zone.header.newest_time = WALL),
+        ("no life", |zone| zone.channel_mut(b"a").life = 0),
+        ("two channels with one life", |zone| {
+            zone.channel_mut(b"a").life = zone.channel(b"b").life;
+        }),
+        ("one stamp twice", |zone| zone.first_mut(b"a").stamp = zone.header.stamps),
+        ("stamps against the order of times", |zone| {
+            zone.header.stamps += 1;
+            zone.first_mut(b"a").stamp = zone.header.stamps;
+        }),
+        ("a number twice", |zone| zone.first_mut(b"b").seq += 1),
+        ("a tag twice", |zone| zone.first_mut(b"b").tag += 1),
+        ("a number to come that was given", |zone| zone.channel_mut(b"b").next_seq -= 1),
+        ("a last id that was never given", |zone| zone.channel_mut(b"b").last_tag += 1),
+        ("a newest second in which nothing was given", |zone| {
+            let head = zone.channel_mut(b"b");
+            head.last_time += 1;
+            head.last_tag = 0;
+        }),
+        ("a ledger that knows it otherwise", |zone| {
+            let at = zone.channel(b"a").ledger;
+            zone.get_mut::<LedgerBlock>(at).entries[0].base += 2;
+        }),
+    ];
+    let mut world = World::new(128);
+    for name in [&b"a"[..], b"b"] {
+        for second in 0..3 {
+            world.publish(Publication { max_messages: 4, ..say(name, &[b"x"]) });
+            world.publish(Publication { max_messages: 4, ..say(name, &[b"y"]) });
+            world.pass(if second < 2 { 1000 } else { 0 });
+        }
+    }
+    for (what, lie) in lies {
+        let mut memory = world.memory.clone();
+        let mut zone = Zone::enter(&mut memory, world.now).unwrap();
+        let mut bytes = Vec::new();
+        zone.save(TOKEN, world.now, &mut bytes).unwrap();
+        assert!(Snapshot::read(&bytes).is_ok());
+        lie(&mut zone);
+        bytes.clear();
+        zone.save(TOKEN, world.now, &mut bytes).unwrap();
+        let answer = Snapshot::read(&bytes).map(drop);
+        assert_eq!(answer, Err(SnapshotError::Malformed), "{what}");
+    }
+}
+
+#[test]
 fn a_writer_that_fails_is_told_of() {
     struct Full(usize);
     impl std::io::Write for Full {
@@ -408,6 +461,8 @@ fn play(history: &[(u8, u8, usize, u64)]) -> World {
 }
 
 proptest! {
+    #![proptest_config(config(256))]
+
     #[test]
     fn what_is_restored_is_what_was_saved(history in history()) {
         let mut old = play(&history);
