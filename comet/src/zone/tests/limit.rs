@@ -136,7 +136,7 @@ impl Test {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(256))]
 
     #[test]
     fn there_are_never_more_channels_and_who_fits_is_served(ops in ops()) {

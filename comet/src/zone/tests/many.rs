@@ -171,6 +171,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    #![proptest_config(config(256))]
+
     /// Channels hold four messages: what a reader is told to have missed is exactly what it has not got.
     #[test]
     fn with_its_cursor_a_reader_goes_on_where_it_was(steps in steps()) {

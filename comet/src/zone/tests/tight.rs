@@ -403,7 +403,7 @@ impl Test {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..config(256) })]
 
     #[test]
     fn a_full_zone_keeps_its_promises(blocks in 8usize..26, ops in ops(150)) {
