@@ -1,4 +1,5 @@
-//! The zone under sequences of operations of several workers, some of which die, with moves to zones of other sizes.
+//! The zone under sequences of operations of several workers, some of which die, with moves to zones of other sizes,
+//! also through snapshots, and with more or less channels allowed.
 //!
 //! After each operation the zone must be in order, and what it tells must be true: every message comes as it was
 //! published, in order, at most once to each subscriber, and not after its time; what is missed is counted; a worker that
@@ -12,8 +13,8 @@ use comet::config::Concurrency;
 use comet::many::Standing;
 use comet::message::{Body, Cursor, Life, Message, MessageId, Position};
 use comet::zone::{
-    Answer, ChannelRef, Content, ManyAnswer, MemoryError, Next, Publication, SlotRef, Subscribed,
-    Subscription, Zone, TRANSIENT_TIMEOUT,
+    Answer, ChannelRef, Content, ManyAnswer, MemoryError, Next, Publication, SlotRef, Snapshot,
+    Subscribed, Subscription, Zone, TRANSIENT_TIMEOUT,
 };
 use fuzz::Plan;
 use libfuzzer_sys::fuzz_target;
@@ -80,6 +81,8 @@ struct Test {
     files: BTreeSet<Vec<u8>>,
     /// The next operation ends in its worker's death.
     dies: bool,
+    /// How many channels there may be; 0 for any number.
+    max_channels: u32,
 }
 
 fn pid(worker: usize) -> u32 {
@@ -109,6 +112,7 @@ impl Test {
             offsets: HashMap::new(),
             files: BTreeSet::new(),
             dies: false,
+            max_channels: 0,
         }
     }
 
@@ -116,6 +120,7 @@ impl Test {
     fn with<R>(&mut self, act: impl FnOnce(&mut Zone<'_>, Now) -> R) -> R {
         let mut zone = Zone::enter(&mut self.memory, self.now).unwrap();
         assert_eq!(zone.check(), Ok(()), "after entering");
+        zone.limit_channels(self.max_channels);
         let result = act(&mut zone, self.now);
         assert_eq!(zone.check(), Ok(()));
         for path in zone.take_trash() {
@@ -550,6 +555,33 @@ impl Test {
         self.workers = [None; WORKERS];
     }
 
+    /// All ends and begins anew, so many seconds later, with what a snapshot has kept.
+    fn restart(&mut self, size: usize, away: u64, damage: (usize, u8)) {
+        let mut bytes = Vec::new();
+        self.with(|zone, now| zone.save(1, now, &mut bytes)).unwrap();
+        let mut damaged = bytes.clone();
+        let (place, bits) = (damage.0 % damaged.len(), damage.1);
+        damaged[place] ^= bits;
+        assert_eq!(Snapshot::read(&damaged).is_err(), bits != 0);
+        assert!(Snapshot::read(&bytes[..place]).is_err());
+        let snapshot = Snapshot::read(&bytes).unwrap();
+        self.now.mono += 1000 * away;
+        self.now.wall += away;
+        let mut memory = memory_for(size);
+        let mut zone = Zone::format(&mut memory, [5, 6], self.now).unwrap();
+        let restored = zone.restore(&snapshot, self.now, &mut |path, _| self.files.contains(path));
+        assert_eq!(zone.check(), Ok(()));
+        assert_eq!((zone.usage().messages, 0), (restored.messages, restored.lost));
+        let trash = zone.take_trash();
+        drop(zone);
+        for path in trash {
+            assert!(self.files.remove(&path), "{} goes again", String::from_utf8_lossy(&path));
+        }
+        self.memory = memory;
+        self.workers = [None; WORKERS];
+        self.waiters.clear();
+    }
+
     fn compare(&mut self) {
         for (name, id) in NAMES.iter().enumerate() {
             let info = self.with(|zone, now| zone.info(id, now));
@@ -651,6 +683,12 @@ fuzz_target!(|data: &[u8]| {
                 let size = plan.below(SIZES.len());
                 test.carry(size);
             }
+            b'r' => {
+                let size = plan.below(SIZES.len());
+                let (away, place, bits) = (plan.number(), plan.square(), plan.letter());
+                test.restart(size, away, (place as usize, bits));
+            }
+            b'n' => test.max_channels = plan.number() as u32 % 8,
             _ => continue,
         }
         test.compare();
