@@ -83,6 +83,13 @@ test-comet: ## only the unit and property tests of the engine; they need no ngin
 	@source scripts/lib.sh && need_cargo && step 'the engine (comet)'
 	@CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/debian cargo test --package comet
 
+.PHONY: test-miri
+test-miri: ## run the tests of the engine in Miri, which finds undefined behaviour (slow; takes a nightly toolchain with Miri)
+	@source scripts/lib.sh && need_cargo && { cargo +nightly miri --version >/dev/null 2>&1 \
+	    || die "Miri was not found. Install it: rustup toolchain install nightly --component miri --component rust-src"; }
+	@MIRIFLAGS="-Zmiri-disable-isolation $$MIRIFLAGS" PROPTEST_CASES=2 CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/miri \
+	    cargo +nightly miri test --package comet $(ARGS)
+
 .PHONY: test-debian test-vendored
 test-debian: ## only clippy and t/ with the installed nginx
 	@scripts/test-flavour.sh debian $(ARGS)
