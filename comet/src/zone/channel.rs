@@ -164,12 +164,13 @@ impl Zone<'_> {
         now: Now,
     ) -> Result<Subscribed, Refusal> {
         let Entry { channel, next, seen } = self.enter_channel(subscription, false, now)?;
+        let reign = self.reign_for(channel, subscription);
         Ok(match next {
             Some(next) => Subscribed::Message(next),
             None => Subscribed::Waiting {
                 channel,
                 cursor: Cursor { life: channel.life, seq: seen },
-                reign: self.get::<ChannelHead>(channel.at).reign,
+                reign,
             },
         })
     }
@@ -178,7 +179,7 @@ impl Zone<'_> {
     ///
     /// # Errors
     ///
-    /// The first [`Refusal`]; the subscriber is counted nowhere then.
+    /// The first [`Refusal`]; the subscriber is counted nowhere then, and has driven nobody away.
     pub fn follow_all(
         &mut self,
         subscriptions: &[Subscription<'_>],
@@ -187,11 +188,11 @@ impl Zone<'_> {
         self.make_place_for_all(subscriptions, now)?;
         let mut places = Vec::with_capacity(subscriptions.len());
         for subscription in subscriptions {
-            match self.follow(subscription, now) {
-                Ok(place) => places.push((place, subscription.hold)),
+            match self.find_place(subscription, now) {
+                Ok(place) => places.push(place),
                 Err(refusal) => {
-                    for (place, hold) in places {
-                        if let Some(slot) = hold {
+                    for (place, subscription) in places.iter().zip(subscriptions) {
+                        if let Some(slot) = subscription.hold {
                             self.leave(place.channel, slot, 1, now);
                         }
                     }
@@ -199,7 +200,10 @@ impl Zone<'_> {
                 }
             }
         }
-        Ok(places.into_iter().map(|(place, _)| place).collect())
+        for (place, subscription) in places.iter_mut().zip(subscriptions) {
+            place.reign = self.reign_for(place.channel, subscription);
+        }
+        Ok(places)
     }
 
     /// Makes place and room for the channels that these subscriptions begin, before the first of them is there to give way
@@ -218,6 +222,7 @@ impl Zone<'_> {
         for subscription in subscriptions {
             needed += match self.find(subscription.id) {
                 Some(at) => {
+                    self.admit(at, subscription)?;
                     known.push(at);
                     self.blocks_at_risk(at, subscription.id)
                 }
@@ -238,6 +243,17 @@ impl Zone<'_> {
     ///
     /// A [`Refusal`]; nothing has changed then.
     pub fn follow(
+        &mut self,
+        subscription: &Subscription<'_>,
+        now: Now,
+    ) -> Result<Followed, Refusal> {
+        let place = self.find_place(subscription, now)?;
+        let reign = self.reign_for(place.channel, subscription);
+        Ok(Followed { reign, ..place })
+    }
+
+    /// As [`follow`](Self::follow), but whoever waits may go on waiting.
+    fn find_place(
         &mut self,
         subscription: &Subscription<'_>,
         now: Now,
@@ -298,10 +314,6 @@ impl Zone<'_> {
         if let Some(slot) = subscription.hold.filter(|_| stays || next.is_none()) {
             self.add_subscriber(at, slot, now).map_err(|_| Refusal::NoSpace)?;
         }
-        // Only now, when nothing can be refused any more.
-        if subscription.concurrency == Concurrency::Last {
-            self.begin_reign(at);
-        }
         self.rest_if_idle(at, now);
         Ok(Entry { channel: ChannelRef { at, life }, next, seen })
     }
@@ -318,10 +330,17 @@ impl Zone<'_> {
         Ok(())
     }
 
-    fn begin_reign(&mut self, at: At) {
-        let head = self.get_mut::<ChannelHead>(at);
+    /// Under which reign a subscriber waits that was admitted: a new one, if it drives the others away. Only when nothing
+    /// can be refused any more.
+    fn reign_for(&mut self, channel: ChannelRef, subscription: &Subscription<'_>) -> u32 {
+        let head = self.get_mut::<ChannelHead>(channel.at);
+        if subscription.concurrency != Concurrency::Last {
+            return head.reign;
+        }
         head.reign = head.reign.wrapping_add(1);
-        self.notify(at);
+        let reign = head.reign;
+        self.notify(channel.at);
+        reign
     }
 
     /// Takes `count` waiting subscribers of a worker off a channel: they have been answered, or have gone.

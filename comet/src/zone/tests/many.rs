@@ -113,6 +113,40 @@ fn when_one_channel_is_refused_the_subscriber_is_counted_nowhere() {
 }
 
 #[test]
+fn when_one_channel_is_refused_nobody_is_driven_away_from_the_others() {
+    let mut world = World::new(256);
+    let slot = world.join(0);
+    let last = |name, max_subscribers| Subscription {
+        hold: Some(slot),
+        concurrency: Concurrency::Last,
+        max_subscribers,
+        ..ask(name, Position::Newest)
+    };
+    let waiting = world.with(|zone, now| zone.follow(&last(b"a", 0), now)).unwrap();
+    world.with(|zone, now| zone.follow(&last(b"b", 0), now)).unwrap();
+    let answer = |world: &mut World| {
+        world.with(|zone, now| zone.next(waiting.channel, waiting.cursor, waiting.reign, now))
+    };
+    for refused in [
+        last(b"b", 1),
+        Subscription { concurrency: Concurrency::First, ..last(b"b", 0) },
+        Subscription { authorized_only: true, ..last(b"new", 0) },
+    ] {
+        let wishes = [last(b"a", 0), refused];
+        assert!(world.with(|zone, now| zone.follow_all(&wishes, now)).is_err());
+        assert_eq!(answer(&mut world), Answer::UpToDate);
+    }
+    let limited = world.with(|zone, now| {
+        zone.limit_channels(2);
+        zone.follow_all(&[last(b"a", 0), last(b"new", 0)], now)
+    });
+    assert_eq!(limited, Err(Refusal::TooManyChannels));
+    assert_eq!(answer(&mut world), Answer::UpToDate);
+    world.with(|zone, now| zone.follow_all(&[last(b"a", 0), last(b"b", 0)], now)).unwrap();
+    assert_eq!(answer(&mut world), Answer::Conflict);
+}
+
+#[test]
 fn a_deleted_channel_is_left_after_its_messages_and_the_others_go_on() {
     let mut world = World::new(256);
     let slot = world.join(0);
