@@ -824,8 +824,9 @@ impl Worker {
     /// Gives a stream other channels, of which the new ones count it already. Those that it has no longer do not count it
     /// any more.
     fn move_to(&mut self, key: Key, members: Rc<[Member]>, standing: Standing, now: Now) {
-        let Some((waiter, counted)) = self.rise(key) else { return };
+        let Some(waiter) = self.hub.get(key).cloned() else { return };
         if let Some(slot) = self.slot {
+            let counted = self.counted(&waiter);
             let kept: HashSet<Life> = members.iter().map(|member| member.channel.life).collect();
             self.zone.with(now, |zone| {
                 counted.each(|channel| {
@@ -835,25 +836,34 @@ impl Worker {
                 });
             });
         }
-        let Waiter { connection: Seat { parked, flow, form, .. }, deadline, .. } = waiter;
-        let place = match members.is_empty() {
-            true => Place::one(ChannelRef::NOWHERE, NOWHERE, 0),
-            false => Place::many(members, standing),
+        let members = Some(&members).filter(|members| !members.is_empty());
+        let connection =
+            Seat { standing: members.map(|_| Rc::new(standing)), ..waiter.connection.clone() };
+        let waiter = Waiter {
+            channel: ChannelRef::NOWHERE,
+            seq: NOWHERE.seq,
+            since: now.mono,
+            reign: 0,
+            connection,
+            ..waiter
         };
-        let key = self.sit(place, (parked, flow, form), deadline, now);
+        self.hub.change(key, members, waiter);
         self.hub.fell_behind(key);
         self.work.post();
     }
 
     /// Takes somebody off the books of this worker; the zone still counts them.
     fn rise(&mut self, key: Key) -> Option<(Waiter<Seat>, Counted)> {
-        let members = self.hub.members(self.hub.get(key)?.channel).cloned();
-        let waiter = self.hub.remove(key)?;
-        let counted = match members.zip(waiter.connection.standing.clone()) {
+        let counted = self.counted(self.hub.get(key)?);
+        Some((self.hub.remove(key)?, counted))
+    }
+
+    fn counted(&self, waiter: &Waiter<Seat>) -> Counted {
+        let members = self.hub.members(waiter.channel).cloned();
+        match members.zip(waiter.connection.standing.clone()) {
             Some((members, standing)) => Counted::Many(members, standing),
             None => Counted::One(waiter.channel),
-        };
-        Some((waiter, counted))
+        }
     }
 
     fn read_mail(&mut self) {

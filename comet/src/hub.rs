@@ -8,6 +8,7 @@
 //! nothing when the others got theirs, it is looked at alone ([`Hub::fell_behind`]). Whoever of a slice was not removed is
 //! put behind all others in one move ([`Hub::pass`]): with a hundred thousand streams on a channel, each touch counts.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -62,6 +63,7 @@ pub struct Hub<T> {
     /// Of channels and of bundles.
     channels: HashMap<Life, Line, BuildHasherDefault<LifeHasher>>,
     bundles: Bundles,
+    owed: Owed,
     jobs: VecDeque<Job>,
     deadlines: BTreeSet<(u64, Key)>,
     /// Places given so far: tells who came before a hint and who after.
@@ -104,9 +106,55 @@ struct Line {
     channel: ChannelRef,
     first: Key,
     last: Key,
-    len: usize,
+    len: u32,
+    /// Those of them that have a job of their own.
+    behind: u32,
     /// There is a job for all with tickets up to this one.
     due: Option<u64>,
+}
+
+/// What bundles have still to be looked at for, so that nobody has to ask all bundles of a channel, or all jobs.
+#[derive(Debug, Default)]
+struct Owed {
+    /// By bundle: which of its channels have moved.
+    moved: HashMap<Life, Vec<Life>>,
+    /// By channel: bundles that have still to be looked at because it has moved, and their subscribers that are behind.
+    counts: HashMap<Life, usize>,
+}
+
+impl Owed {
+    fn add(&mut self, channel: Life) {
+        *self.counts.entry(channel).or_default() += 1;
+    }
+
+    fn take(&mut self, channel: Life) {
+        if let Entry::Occupied(mut count) = self.counts.entry(channel) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// A bundle is to be looked at because of one of its channels.
+    fn moved(&mut self, bundle: Life, channel: Life) {
+        let moved = self.moved.entry(bundle).or_default();
+        if !moved.contains(&channel) {
+            moved.push(channel);
+            self.add(channel);
+        }
+    }
+
+    /// A bundle has been looked at.
+    fn settle(&mut self, bundle: Life) {
+        for channel in self.moved.remove(&bundle).into_iter().flatten() {
+            self.take(channel);
+        }
+    }
+
+    fn is_owed(&self, channel: Life) -> bool {
+        self.counts.contains_key(&channel)
+    }
 }
 
 /// Something to be looked at.
@@ -133,6 +181,7 @@ impl<T> Default for Hub<T> {
             places: Slab::new(),
             channels: HashMap::default(),
             bundles: Bundles::default(),
+            owed: Owed::default(),
             jobs: VecDeque::new(),
             deadlines: BTreeSet::new(),
             tickets: 0,
@@ -179,12 +228,29 @@ impl<T> Hub<T> {
         if !self.places.contains(key.place()) {
             return None;
         }
+        self.caught_up(key);
         self.unlink(key);
         let place = self.places.remove(key.place());
         if place.waiter.deadline != u64::MAX {
             self.deadlines.remove(&(place.waiter.deadline, key));
         }
         Some(place.waiter)
+    }
+
+    /// Has a subscriber wait for something else, under the same key. With `members` it waits in their bundle, whatever its
+    /// channel was.
+    pub fn change(&mut self, key: Key, members: Option<&Rc<[Member]>>, waiter: Waiter<T>) {
+        if !self.places.contains(key.place()) {
+            return;
+        }
+        self.caught_up(key);
+        self.unlink(key);
+        self.set_deadline(key, waiter.deadline);
+        let channel = members.map_or(waiter.channel, |members| self.bundles.enter(members));
+        if let Some(place) = self.places.get_mut(key.place()) {
+            place.waiter = Waiter { channel, ..waiter };
+        }
+        self.append(key, channel);
     }
 
     /// Notes what a subscriber that stays has got.
@@ -197,6 +263,11 @@ impl<T> Hub<T> {
 
     /// Puts those of a slice that are still there behind all others: they have been looked at, and the job goes on.
     pub fn pass(&mut self, slice: &Slice) {
+        self.put_behind_others(slice);
+        self.settle(slice.channel.life);
+    }
+
+    fn put_behind_others(&mut self, slice: &Slice) {
         let Hub { places, channels, tickets, .. } = self;
         let life = slice.channel.life;
         let Some(line) = channels.get_mut(&life) else { return };
@@ -230,9 +301,44 @@ impl<T> Hub<T> {
 
     /// Notes that a subscriber is to be looked at alone: there is more for it, or it can take messages again.
     pub fn fell_behind(&mut self, key: Key) {
-        if let Some(place) = self.places.get_mut(key.place()).filter(|place| !place.behind) {
-            place.behind = true;
-            self.jobs.push_back(Job::One(key));
+        let Some(place) = self.places.get_mut(key.place()).filter(|place| !place.behind) else {
+            return;
+        };
+        place.behind = true;
+        self.jobs.push_back(Job::One(key));
+        let life = place.waiter.channel.life;
+        match self.bundles.members(life) {
+            Some(members) => members.iter().for_each(|member| self.owed.add(member.channel.life)),
+            None => {
+                if let Some(line) = self.channels.get_mut(&life) {
+                    line.behind += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes back that a subscriber is to be looked at alone; tells whether it was.
+    fn caught_up(&mut self, key: Key) -> bool {
+        let Some(place) = self.places.get_mut(key.place()).filter(|place| place.behind) else {
+            return false;
+        };
+        place.behind = false;
+        let life = place.waiter.channel.life;
+        match self.bundles.members(life) {
+            Some(members) => members.iter().for_each(|member| self.owed.take(member.channel.life)),
+            None => {
+                if let Some(line) = self.channels.get_mut(&life) {
+                    line.behind -= 1;
+                }
+            }
+        }
+        true
+    }
+
+    /// Notes that a bundle has been looked at, if all of it has.
+    fn settle(&mut self, life: Life) {
+        if !self.owed.moved.is_empty() && !self.is_line_due(life) {
+            self.owed.settle(life);
         }
     }
 
@@ -253,7 +359,10 @@ impl<T> Hub<T> {
         self.line_moved(life);
         if !self.bundles.is_empty() {
             let bundles: Vec<_> = self.bundles.of_channel(life).collect();
-            bundles.into_iter().for_each(|bundle| self.line_moved(bundle));
+            for bundle in bundles {
+                self.line_moved(bundle);
+                self.owed.moved(bundle, life);
+            }
         }
     }
 
@@ -270,6 +379,9 @@ impl<T> Hub<T> {
         for (life, line) in &mut self.channels {
             line.due = Some(self.tickets);
             self.jobs.push_back(Job::All(*life));
+            for member in self.bundles.members(*life).into_iter().flat_map(|all| all.iter()) {
+                self.owed.moved(*life, member.channel.life);
+            }
         }
     }
 
@@ -288,6 +400,7 @@ impl<T> Hub<T> {
                     if keys.is_empty() {
                         line.due = None;
                         self.jobs.pop_front();
+                        self.settle(life);
                         continue;
                     }
                     let channel = line.channel;
@@ -297,10 +410,9 @@ impl<T> Hub<T> {
                 }
                 Job::One(key) => {
                     self.jobs.pop_front();
-                    let place = self.places.get_mut(key.place()).filter(|place| place.behind);
-                    if let Some(place) = place {
-                        place.behind = false;
-                        return Some(Slice { channel: place.waiter.channel, keys: vec![key] });
+                    let was_behind = self.caught_up(key);
+                    if let Some(waiter) = self.get(key).filter(|_| was_behind) {
+                        return Some(Slice { channel: waiter.channel, keys: vec![key] });
                     }
                 }
             }
@@ -312,22 +424,17 @@ impl<T> Hub<T> {
         !self.jobs.is_empty()
     }
 
-    /// Whether somebody on this channel is to be looked at.
+    /// Whether somebody on this channel is to be looked at: because it has moved, or alone. Asked for each slice.
     pub fn is_due(&self, life: Life) -> bool {
-        let is_due = |line: Life| {
-            self.channels.get(&line).is_some_and(|line| {
-                let first = self.places.get(line.first.place());
-                line.due.zip(first).is_some_and(|(upto, first)| first.ticket <= upto)
-            })
-        };
-        // The newest bundles are served last.
-        if is_due(life) || self.bundles.of_channel(life).rev().any(is_due) {
-            return true;
-        }
-        let is_of = |line: Life| line == life || self.bundles.has_channel(line, life);
-        self.jobs.iter().any(|job| match job {
-            Job::All(_) => false,
-            Job::One(key) => self.get(*key).is_some_and(|waiter| is_of(waiter.channel.life)),
+        self.is_line_due(life)
+            || self.channels.get(&life).is_some_and(|line| line.behind > 0)
+            || self.owed.is_owed(life)
+    }
+
+    fn is_line_due(&self, life: Life) -> bool {
+        self.channels.get(&life).is_some_and(|line| {
+            let first = self.places.get(line.first.place());
+            line.due.zip(first).is_some_and(|(upto, first)| first.ticket <= upto)
         })
     }
 
@@ -363,6 +470,8 @@ impl<T> Hub<T> {
         self.places.shrink_to_fit();
         self.channels.shrink_to_fit();
         self.bundles.shrink();
+        self.owed.moved.shrink_to_fit();
+        self.owed.counts.shrink_to_fit();
         self.jobs.shrink_to_fit();
     }
 
@@ -382,7 +491,7 @@ impl<T> Hub<T> {
     }
 
     fn append(&mut self, key: Key, channel: ChannelRef) {
-        let empty = Line { channel, first: key, last: Key::NONE, len: 0, due: None };
+        let empty = Line { channel, first: key, last: Key::NONE, len: 0, behind: 0, due: None };
         let line = self.channels.entry(channel.life).or_insert(empty);
         let last = std::mem::replace(&mut line.last, key);
         line.len += 1;
@@ -418,12 +527,17 @@ impl<T> Hub<T> {
             self.channels.remove(&life);
             self.bundles.forget(life);
         }
+        self.settle(life);
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn waiter(life: u64, name: u32) -> Waiter<u32> {
@@ -557,6 +671,168 @@ mod tests {
         assert_eq!(hub.members(slice.channel).map(|members| members.len()), Some(2));
         hub.fell_behind(alone);
         assert!(hub.is_due(Life(6)));
+    }
+
+    #[test]
+    fn a_bundle_is_due_for_the_channels_that_moved() {
+        let mut hub = Hub::default();
+        let keys: Vec<_> = (0..3).map(|name| bundle(&mut hub, &[1, 2], name)).collect();
+        hub.moved(Life(2));
+        assert!(!hub.is_due(Life(1)) && hub.is_due(Life(2)));
+        let slice = hub.next_slice(2).unwrap();
+        hub.pass(&slice);
+        assert!(hub.is_due(Life(2)));
+        // Whoever was left to be looked at goes.
+        hub.remove(keys[2]);
+        assert!(!hub.is_due(Life(2)));
+        hub.fell_behind(keys[0]);
+        hub.moved_all();
+        assert!(hub.is_due(Life(1)) && hub.is_due(Life(2)));
+        for key in keys {
+            hub.remove(key);
+        }
+        assert!(!hub.is_due(Life(1)) && !hub.is_due(Life(2)));
+        assert!(hub.owed.counts.is_empty() && hub.owed.moved.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_something_else_keeps_its_key() {
+        let mut hub = Hub::default();
+        let other = hub.add(waiter(1, 0));
+        let key = hub.add(Waiter { deadline: 5_000, ..waiter(1, 1) });
+        let members: Rc<[Member]> = [1, 2]
+            .map(|life| Member { channel: ChannelRef::for_test(life), name: [].into() })
+            .into();
+        hub.fell_behind(key);
+        hub.change(key, Some(&members), Waiter { deadline: 3_000, ..waiter(0, 1) });
+        assert!(!hub.is_due(Life(1)));
+        assert_eq!((hub.len(), hub.next_deadline()), (2, Some(3_000)));
+        hub.moved(Life(2));
+        let slice = hub.next_slice(9).unwrap();
+        assert_eq!(slice.keys, [key]);
+        hub.pass(&slice);
+        hub.change(key, None, waiter(3, 1));
+        assert_eq!((hub.next_deadline(), hub.bundles.is_empty()), (None, true));
+        hub.moved(Life(1));
+        hub.moved(Life(3));
+        let keys: Vec<_> = std::iter::from_fn(|| {
+            let slice = hub.next_slice(9)?;
+            hub.pass(&slice);
+            Some(slice.keys)
+        })
+        .collect();
+        assert_eq!(keys, [[other], [key]]);
+    }
+
+    /// What may happen to a hub of three channels and their bundles.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(Vec<u64>),
+        Change(usize, Vec<u64>),
+        Remove(usize),
+        Moved(u64),
+        MovedAll,
+        Behind(usize),
+        /// Serves a slice of so many; the bits say who leaves.
+        Serve(usize, u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let lives = || proptest::sample::subsequence(vec![1, 2, 3], 1..=3);
+        let step = prop_oneof![
+            4 => lives().prop_map(Step::Add),
+            1 => (any::<usize>(), lives()).prop_map(|(place, lives)| Step::Change(place, lives)),
+            2 => any::<usize>().prop_map(Step::Remove),
+            3 => (1..=3_u64).prop_map(Step::Moved),
+            1 => Just(Step::MovedAll),
+            2 => any::<usize>().prop_map(Step::Behind),
+            6 => (1..4_usize, any::<u8>()).prop_map(|(max, leave)| Step::Serve(max, leave)),
+        ];
+        proptest::collection::vec(step, 0..80)
+    }
+
+    /// A subscriber of the model: its channels, and those of them for which it is to be looked at.
+    type Known = (Vec<u64>, BTreeSet<u64>);
+
+    proptest! {
+        /// Who is to be looked at is due, and a channel is due only while somebody of it is to be looked at.
+        #[test]
+        fn a_channel_is_due_as_long_as_somebody_of_it_is(steps in steps()) {
+            let mut hub: Hub<u32> = Hub::default();
+            let mut known: BTreeMap<Key, Known> = BTreeMap::new();
+            let members = |lives: &[u64]| -> Option<Rc<[Member]>> {
+                let member = |life: &u64| Member { channel: ChannelRef::for_test(*life), name: [].into() };
+                (lives.len() > 1).then(|| lives.iter().map(member).collect())
+            };
+            let at = |known: &BTreeMap<Key, Known>, place: usize| {
+                known.keys().nth(place % known.len().max(1)).copied()
+            };
+            for step in steps.into_iter().chain((0..200).map(|_| Step::Serve(9, 0))) {
+                match step {
+                    Step::Add(lives) => {
+                        let key = match members(&lives) {
+                            Some(members) => hub.add_to_bundle(&members, waiter(0, 0)),
+                            None => hub.add(waiter(lives[0], 0)),
+                        };
+                        known.insert(key, (lives, BTreeSet::new()));
+                    }
+                    Step::Change(place, lives) => {
+                        let Some(key) = at(&known, place) else { continue };
+                        hub.change(key, members(&lives).as_ref(), waiter(lives[0], 0));
+                        known.insert(key, (lives, BTreeSet::new()));
+                    }
+                    Step::Remove(place) => {
+                        let Some(key) = at(&known, place) else { continue };
+                        hub.remove(key);
+                        known.remove(&key);
+                    }
+                    Step::Moved(life) => {
+                        hub.moved(Life(life));
+                        let of_it = known.values_mut().filter(|(lives, _)| lives.contains(&life));
+                        of_it.for_each(|(_, due)| due.extend([life]));
+                    }
+                    Step::MovedAll => {
+                        hub.moved_all();
+                        known.values_mut().for_each(|(lives, due)| due.extend(lives.iter()));
+                    }
+                    Step::Behind(place) => {
+                        let Some(key) = at(&known, place) else { continue };
+                        hub.fell_behind(key);
+                        if let Some((lives, due)) = known.get_mut(&key) {
+                            due.extend(lives.iter());
+                        }
+                    }
+                    Step::Serve(max, leave) => {
+                        let Some(slice) = hub.next_slice(max) else {
+                            prop_assert!(!hub.has_work() && known.values().all(|(_, due)| due.is_empty()));
+                            continue;
+                        };
+                        for (place, key) in slice.keys.iter().enumerate() {
+                            if leave & (1 << place) != 0 {
+                                hub.remove(*key);
+                                known.remove(key);
+                            } else if let Some((_, due)) = known.get_mut(key) {
+                                due.clear();
+                            }
+                        }
+                        hub.pass(&slice);
+                    }
+                }
+                for life in 1..=3 {
+                    let is_due = known.values().any(|(_, due)| due.contains(&life));
+                    prop_assert!(hub.is_due(Life(life)) || !is_due, "{life}");
+                }
+                let counted: usize = hub.owed.counts.values().sum();
+                let moved: usize = hub.owed.moved.values().map(Vec::len).sum();
+                let behind: usize = hub.places.iter().filter(|(_, place)| place.behind)
+                    .filter_map(|(_, place)| hub.bundles.members(place.waiter.channel.life))
+                    .map(|members| members.len()).sum();
+                prop_assert_eq!(counted, moved + behind);
+                prop_assert!(hub.owed.moved.keys().all(|bundle| hub.is_line_due(*bundle)));
+            }
+            prop_assert!(!hub.has_work());
+            prop_assert!((1..=3).all(|life| !hub.is_due(Life(life))));
+        }
     }
 
     #[test]
@@ -716,6 +992,21 @@ mod tests {
             hub.remove(key);
         }
         assert!(hub.is_empty() && hub.bundles.is_empty());
+        // So is who is looked at alone, while nobody else is due.
+        let keys: Vec<Key> =
+            (0..COUNT).map(|number| bundle(&mut hub, &[1, number + 2], number as u32)).collect();
+        keys.iter().rev().for_each(|key| hub.fell_behind(*key));
+        while let Some(slice) = hub.next_slice(256) {
+            hub.pass(&slice);
+            assert_eq!(hub.is_due(Life(1)), hub.has_work());
+        }
+        for (number, key) in keys.into_iter().enumerate() {
+            hub.moved(Life(number as u64 + 2));
+            let slice = hub.next_slice(256).unwrap();
+            hub.pass(&slice);
+            assert!(!hub.is_due(Life(1)));
+            hub.remove(key);
+        }
         // What grows with the square of their number takes minutes.
         assert!(began.elapsed().as_secs() < 20);
     }

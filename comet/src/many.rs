@@ -167,13 +167,8 @@ impl Bundles {
     }
 
     /// The bundles that a channel is in, oldest first.
-    pub fn of_channel(&self, life: Life) -> impl DoubleEndedIterator<Item = Life> + '_ {
+    pub fn of_channel(&self, life: Life) -> impl Iterator<Item = Life> + '_ {
         self.of_channel.get(&life).into_iter().flatten().copied()
-    }
-
-    /// Whether a bundle has a channel.
-    pub fn has_channel(&self, bundle: Life, channel: Life) -> bool {
-        self.of_channel.get(&channel).is_some_and(|bundles| bundles.contains(&bundle))
     }
 
     /// Whether there are none.
@@ -218,8 +213,6 @@ mod tests {
         let second = bundles.enter(&members(&[2, 1]));
         assert_ne!(first, second);
         assert_eq!(of(&bundles, 1), [first.life, second.life]);
-        assert!(bundles.has_channel(second.life, Life(2)));
-        assert!(!bundles.has_channel(second.life, Life(3)));
         assert_eq!(bundles.members(first.life).map(|all| all.len()), Some(2));
         assert_eq!(bundles.members(Life(1)), None);
     }
