@@ -26,7 +26,7 @@ use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    self, ChannelRef, Followed, ManyAnswer, News, Next, Publication, Published, SlotRef,
+    self, ChannelRef, Followed, Mail, ManyAnswer, News, Next, Publication, Published, SlotRef,
     Subscribed, Subscription, Zone,
 };
 
@@ -869,6 +869,10 @@ impl Worker {
     fn read_mail(&mut self) {
         let Some(slot) = self.slot else { return };
         let Some(mail) = self.zone.with(now(), |zone| zone.take_mail(slot)) else { return };
+        self.note_mail(mail);
+    }
+
+    fn note_mail(&mut self, mail: Mail) {
         if mail.look_at_all {
             self.hub.moved_all();
         }
@@ -882,31 +886,38 @@ impl Worker {
         let slice = self.hub.next_slice(max)?;
         let slot = self.slot?;
         let Worker { zone, hub, copies, received, looking, .. } = self;
-        let mut note = |zone: &mut Zone<'_>, hub: &Hub<Seat>, channel: ChannelRef| {
-            let is_due = hub.is_due(channel.life);
+        let mut note = |zone: &mut Zone<'_>, hub: &Hub<Seat>, mail: &Mail, channel: ChannelRef| {
+            let is_due = hub.is_due(channel.life) || mail.names(channel.life);
             zone.is_looking(channel, slot, is_due);
             match is_due {
                 true => looking.insert(channel),
                 false => looking.remove(&channel),
             };
         };
-        let deliveries = zone.with(now, |zone| match hub.members(slice.channel).cloned() {
-            Some(members) => {
-                let deliveries =
-                    decide_for_many(zone, hub, copies, received, &slice, &members, slot, now);
-                members.iter().for_each(|member| note(zone, hub, member.channel));
-                deliveries
-            }
-            None => {
-                // Whatever is published from here on comes with a new hint.
-                zone.look(slice.channel, slot);
-                let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
-                zone.leave(slice.channel, slot, left, now);
-                note(zone, hub, slice.channel);
-                deliveries
-            }
+        let served = zone.with(now, |zone| {
+            // To look takes back what this worker was told; so that must be known, or others would think it has looked.
+            let mail = zone.take_mail(slot);
+            let deliveries = match hub.members(slice.channel).cloned() {
+                Some(members) => {
+                    let deliveries =
+                        decide_for_many(zone, hub, copies, received, &slice, &members, slot, now);
+                    members.iter().for_each(|member| note(zone, hub, &mail, member.channel));
+                    deliveries
+                }
+                None => {
+                    // Whatever is published from here on comes with a new hint.
+                    zone.look(slice.channel, slot);
+                    let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
+                    zone.leave(slice.channel, slot, left, now);
+                    note(zone, hub, &mail, slice.channel);
+                    deliveries
+                }
+            };
+            (deliveries, mail)
         });
-        Some((slice.keys.len(), deliveries.unwrap_or_default()))
+        let (deliveries, mail) = served.unwrap_or_default();
+        self.note_mail(mail);
+        Some((slice.keys.len(), deliveries))
     }
 
     /// Tells the zone that nobody is left to be looked at: who was may have left before it was done.
@@ -981,10 +992,15 @@ impl Worker {
     /// Removes messages that were to go when received, once no subscriber of this worker has still to be looked at.
     fn remove_received(&mut self, now: Now) {
         let Some(slot) = self.slot else { return };
-        let Worker { zone, hub, received, .. } = self;
-        if received.is_empty() {
+        if self.received.is_empty() {
             return;
         }
+        // Who waits may be due, and the mail that says so unread.
+        self.read_mail();
+        if self.hub.has_work() {
+            self.work.post();
+        }
+        let Worker { zone, hub, received, .. } = self;
         let (later, done) = received.drain(..).partition(|(channel, _)| hub.is_due(channel.life));
         *received = later;
         let done: Vec<_> = done;

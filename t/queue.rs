@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
+use support::streams::Kind;
 use support::{on_1_and_4_workers, wait, Config, Cursor, Nginx, Request};
 
 on_1_and_4_workers!(
@@ -25,6 +26,7 @@ on_1_and_4_workers!(
     received_messages_stay_down_to_the_minimum,
     received_messages_stay_by_default,
     received_messages_go_when_a_crowd_has_them,
+    a_received_message_stays_for_those_who_waited,
     a_message_goes_after_its_timeout,
     a_timeout_of_0_keeps_messages,
     each_message_has_the_timeout_of_its_publisher,
@@ -199,6 +201,28 @@ fn received_messages_go_when_a_crowd_has_them(workers: usize) {
         }
         nginx.wait_for_messages("a", 0);
     }
+}
+
+fn a_received_message_stays_for_those_who_waited(workers: usize) {
+    let text = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
+    let nginx = start(workers, text);
+    let mut waiting: Vec<_> = (0..5).map(|_| nginx.park("a")).collect();
+    let mut streams: Vec<_> = (0..5).map(|_| Kind::EventSource.listen(nginx.port(), "a")).collect();
+    nginx.wait_for_subscribers("a", 10);
+    // The poll is served before its worker is told of the message.
+    let mut client = nginx.client();
+    let post = Request::post(&publisher("a"), "one").to_bytes();
+    client.send_bytes(&[post, Request::get(&subscriber("a")).to_bytes()].concat());
+    client.response().expect_status(201);
+    assert_eq!(client.response().expect_status(200).text(), "one");
+    for client in &mut waiting {
+        let response = client.response().expect_status(200);
+        assert_eq!((response.text(), response.header("Push-Missed")), ("one", None));
+    }
+    for stream in &mut streams {
+        stream.expect_message("one");
+    }
+    nginx.wait_for_messages("a", 0);
 }
 
 fn a_message_goes_after_its_timeout(workers: usize) {

@@ -31,6 +31,13 @@ pub struct Mail {
     pub look_at_all: bool,
 }
 
+impl Mail {
+    /// Whether it says that this channel moved, or may have moved.
+    pub fn names(&self, channel: Life) -> bool {
+        self.look_at_all || self.moved.contains(&channel)
+    }
+}
+
 impl Zone<'_> {
     /// Takes the slot with this index for a worker. What a former worker of the slot left counts no more.
     ///
