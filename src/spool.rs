@@ -4,8 +4,8 @@
 //! and the zone holds its path: it costs the zone a few blocks, and is sent with sendfile where nginx does that. The file
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
 //! is removed when the message goes. What a killed nginx has left behind is removed when the next one first puts something there;
-//! a lock that all workers of a zone share tells whether a directory is still in use. What a killed worker has left there is for
-//! [`crate::leftovers`]. With a snapshot the zone's life goes
+//! a lock that all workers of a zone share, whoever of them has put something there, tells whether a directory is still in use.
+//! What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes
 //! on after a restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
@@ -102,9 +102,19 @@ fn hold(directory: &Path) -> bool {
     })
 }
 
+/// At the start of a worker: those who have put files into these directories for temporary files may be gone, or about to
+/// go.
+pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) {
+    for directory in directories {
+        hold(&Path::new(OsStr::from_bytes(directory)).join(name_of(token)));
+    }
+}
+
 /// Opens a message's file for sending. Nothing if the message has gone meanwhile.
 pub fn open(path: &[u8]) -> Option<File> {
-    File::open(OsStr::from_bytes(path)).ok()
+    let path = Path::new(OsStr::from_bytes(path));
+    path.parent().map(hold);
+    File::open(path).ok()
 }
 
 /// Removes the file of a message that has gone.

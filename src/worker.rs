@@ -42,6 +42,7 @@ use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
 use crate::press::{Label, Look, Press, Printed, Reached, Step};
+use crate::spool;
 use crate::stream::RETRY_SPREAD;
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
@@ -242,6 +243,7 @@ pub fn start(zone: SharedZone) {
         leftovers: Leftovers::default(),
     };
     parking::start();
+    spool::hold_all(process::temporary_directories(), zone.token);
     worker.join(now());
     worker.tick.set(TICK);
     WORKER.set(Some(worker));

@@ -32,6 +32,7 @@ on_1_and_4_workers!(
     each_message_has_the_timeout_of_its_publisher,
     memory_comes_back_after_the_timeout_without_traffic,
     files_go_with_their_messages,
+    files_stay_when_another_nginx_has_the_same_directory,
     an_idle_channel_goes_after_its_timeout,
     a_channel_with_messages_stays,
     a_channel_with_subscribers_stays,
@@ -292,6 +293,25 @@ fn large_files(dir: &Path) -> usize {
             })
         })
         .sum()
+}
+
+fn files_stay_when_another_nginx_has_the_same_directory(workers: usize) {
+    let shared = tempfile::tempdir().unwrap();
+    let start = || {
+        let text = format!("client_body_temp_path {};", shared.path().display());
+        Nginx::start(Config::push(workers).http("client_max_body_size 8m;").publisher(&text))
+    };
+    let (nginx, other) = (start(), start());
+    let body = pattern(2 << 20);
+    nginx.publish("a", body.clone());
+    // Nobody who has put the file there is left.
+    nginx.wait_gone(&nginx.reload());
+    other.publish("a", "x".repeat(2 << 20));
+    for nginx in [&nginx, &other] {
+        assert_eq!(nginx.messages("a"), 1);
+        assert_eq!(nginx.poll("a", &Cursor::none()).expect_status(200).body.len(), body.len());
+    }
+    assert_same_bytes(&nginx.poll("a", &Cursor::none()).body, &body);
 }
 
 fn files_go_with_their_messages(workers: usize) {

@@ -1,9 +1,12 @@
 //! What process this is.
 
 use nginx_sys::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_new_binary,
-    ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process,
+    ngx_new_binary, ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER,
+    NGX_PROCESS_SINGLE,
 };
+
+use super::text;
 
 /// Whether this process serves requests: a worker, or the only process with `master_process off`. Cache managers do not.
 pub fn serves_requests() -> bool {
@@ -40,6 +43,15 @@ pub fn is_alive(pid: u32) -> bool {
     // SAFETY: signal 0 only asks.
     let gone = unsafe { libc::kill(pid, 0) } != 0;
     !gone || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// nginx's directories for temporary files, wherever they are configured.
+pub fn temporary_directories() -> Vec<&'static [u8]> {
+    // SAFETY: the paths of a cycle whose configuration was read; they live as long as it, and a worker has one cycle.
+    unsafe {
+        let paths: &[*mut ngx_path_t] = (*ngx_cycle).paths.as_slice();
+        paths.iter().map(|path| text::bytes((**path).name)).collect()
+    }
 }
 
 /// Has the allocator give back what it keeps. It looks at all that is free: some milliseconds after a large crowd.
