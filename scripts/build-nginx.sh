@@ -21,7 +21,10 @@ crate=$(dirname "$crate")
 [[ -d $crate/nginx ]] || die "the crate nginx-src holds no nginx"
 
 directory=$BUILD/$kind
-stamp="$crate $cc_opt"
+arguments=(--with-compat --with-debug --with-threads --with-http_ssl_module --with-http_v2_module
+    --with-http_realip_module --with-http_auth_request_module --with-http_stub_status_module
+    --with-poll_module --with-select_module)
+stamp="$crate $cc_opt ${arguments[*]}"
 if [[ -x $directory/nginx && $(cat "$directory/stamp" 2>/dev/null) == "$stamp" ]]; then exit 0; fi
 
 step "building nginx for $kind"
@@ -32,9 +35,7 @@ cp -R "$crate/nginx" "$directory/source"
 chmod -R u+w "$directory/source"
 (
     cd "$directory/source"
-    auto/configure --with-compat --with-debug --with-threads --with-http_ssl_module --with-http_v2_module \
-        --with-http_realip_module --with-http_auth_request_module --with-http_stub_status_module \
-        --with-cc-opt="$cc_opt" --with-ld-opt="$ld_opt"
+    auto/configure "${arguments[@]}" --with-cc-opt="$cc_opt" --with-ld-opt="$ld_opt"
     # configure and the build run small programs; the leaks of those are nobody's business.
     ASAN_OPTIONS=detect_leaks=0 make -j "$(nproc)"
 ) >"$directory/build.log" 2>&1 || die "it failed, see $directory/build.log: $(tail -n 5 "$directory/build.log")"

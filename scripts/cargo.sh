@@ -26,8 +26,10 @@ case $flavour in
         unset NGINX_SOURCE_DIR NGINX_BUILD_DIR
         # Each of these would make nginx-src download sources.
         unset NGX_VERSION OPENSSL_VERSION PCRE2_VERSION ZLIB_VERSION
-        # As Debian configures its own, so far as the tests use it; not part of the binary interface.
-        export NGX_CONFIGURE_ARGS="--with-debug --with-http_auth_request_module --with-http_stub_status_module"
+        # As Debian configures its own, so far as the tests use it, and event methods that Debian leaves out; not part of
+        # the binary interface.
+        NGX_CONFIGURE_ARGS="--with-debug --with-http_auth_request_module --with-http_stub_status_module"
+        export NGX_CONFIGURE_ARGS="$NGX_CONFIGURE_ARGS --with-poll_module --with-select_module"
         set -- --features vendored "$@"
         ;;
     own)

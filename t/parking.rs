@@ -4,10 +4,14 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
+use std::thread;
 
 use support::nginx::has_or_skip;
 use support::push::{publisher, subscriber};
-use support::{wait, Client, Config, Nginx, Request};
+use support::streams::Kind;
+use support::websocket::{Frame, Handshake, MASK, PONG};
+use support::{process, wait, Client, Config, Cursor, Nginx, Request};
 
 /// Everything of a request that its head does not say, or that parking could disturb. The last field, whether the request
 /// took a second or more, is not compared: it depends on the machine.
@@ -495,4 +499,86 @@ fn a_part_of_a_page_waits_too() {
     assert!(seen
         .reply
         .is_some_and(|(_, body)| body == b"page: a message of more than twenty bytes"));
+}
+
+/// Waits until a process has nothing to do: seen waiting, many times in a row.
+fn expect_rest(pid: i32) {
+    let mut count = 0;
+    wait::until_true("a worker that rests", || {
+        count = if process::is_waiting(pid) { count + 1 } else { 0 };
+        count == 10
+    });
+}
+
+#[test]
+fn a_worker_rests_also_if_it_is_told_of_bytes_again_and_again() {
+    for (method, park) in [("poll", "compact"), ("poll", "plain"), ("select", "compact")] {
+        if !has_or_skip(method) {
+            continue;
+        }
+        let config = Config::push(1).events(&format!("use {method}; worker_connections 512;"));
+        let config = config.http(&format!("push_park {park};")).listen("sndbuf=16k rcvbuf=64k");
+        let nginx = Nginx::start(config.publisher("push_message_buffer_length 1000;"));
+        let worker = nginx.workers()[0];
+
+        // A request behind the one that waits, which has its turn.
+        let mut client = nginx.client();
+        let request = Request::get(&subscriber("poll"));
+        client.send_bytes(&[request.to_bytes(), request.to_bytes()].concat());
+        nginx.wait_for_subscribers("poll", 1);
+        expect_rest(worker);
+        nginx.publish("poll", "one").expect_status(201);
+        for _ in 0..2 {
+            assert_eq!(client.response().expect_status(200).text(), "one");
+        }
+        expect_rest(worker);
+
+        // One that comes while the first one waits.
+        let mut client =
+            nginx.park_after("poll", &Cursor::after(&nginx.poll("poll", &Cursor::none())));
+        client.send(&request);
+        expect_rest(worker);
+        nginx.publish("poll", "two").expect_status(201);
+        assert_eq!(client.response().expect_status(200).text(), "two");
+        assert_eq!(client.response().expect_status(200).text(), "one");
+
+        // A stream whose client says something, reads nothing for long, and then all.
+        let mut stream = Kind::EventSource.listen(nginx.port(), "stream");
+        stream.client().limit_receive_buffer(64 << 10);
+        stream.client().send(&request);
+        expect_rest(worker);
+        let body = "x".repeat(10_000);
+        for _ in 0..60 {
+            nginx.publish("stream", body.as_str());
+        }
+        expect_rest(worker);
+        for _ in 0..60 {
+            stream.expect_message(&body);
+        }
+        expect_rest(worker);
+
+        // A WebSocket whose client asks for more than it takes.
+        let mut socket = Handshake::to(&subscriber("socket")).open(nginx.port());
+        let ping = Frame::ping([b'p'; 125]).to_bytes(Some(MASK));
+        socket.client().limit_receive_buffer(64 << 10);
+        let mut sender = socket.client().sender();
+        let sending = thread::spawn(move || sender.write_all(&ping.repeat(4_000)));
+        wait::until_true("replies that are not taken", || socket.client().has_bytes());
+        expect_rest(worker);
+        let mut pongs = 0;
+        while pongs < 4_000 {
+            pongs += usize::from(socket.frame().opcode == PONG);
+        }
+        sending.join().unwrap().unwrap();
+        expect_rest(worker);
+        nginx.publish("socket", "last").expect_status(201);
+        while socket.message().data != b"last" {}
+        drop((client, stream, socket));
+        nginx.wait_for_subscribers("socket", 0);
+        // As with nginx's own handlers: who has said something is found to have gone when it is sent something.
+        wait::until_true("the end of the stream", || {
+            nginx.publish("stream", "x");
+            nginx.subscribers("stream") == 0
+        });
+    }
 }

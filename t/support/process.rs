@@ -21,6 +21,11 @@ pub fn is_running(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != "Z" && stat.state != "X")
 }
 
+/// Whether the process waits for something at this moment.
+pub fn is_waiting(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == "S")
+}
+
 /// The running children of a process, in ascending order.
 pub fn children(parent: i32) -> Vec<i32> {
     let mut pids: Vec<i32> = fs::read_dir("/proc")

@@ -28,14 +28,14 @@ use std::ptr::{self, NonNull};
 use comet::hub::Key;
 use nginx_sys::{
     ngx_add_timer, ngx_array_push, ngx_conf_t, ngx_connection_t, ngx_cycle, ngx_del_timer,
-    ngx_event_handler_pt, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_connection_t,
-    ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_empty_handler, ngx_http_finalize_request, ngx_http_handler_pt,
+    ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event, ngx_http_conf_ctx_t,
+    ngx_http_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    ngx_http_core_module, ngx_http_empty_handler, ngx_http_finalize_request, ngx_http_handler_pt,
     ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_post_request,
     ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_recv_pt,
     ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
     NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
-    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
+    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
 use super::live::{self, Live};
@@ -488,7 +488,7 @@ unsafe fn settle(falling: Falling) {
             parked.wake(awakening);
         } else if (*sleeper).is_stream {
             parked.go_live();
-        } else if client_is_gone(c) {
+        } else if peek(c) == Peek::Gone {
             leave(parked);
         }
     }
@@ -536,30 +536,67 @@ unsafe extern "C" fn something_came(read: *mut ngx_event_t) {
     // SAFETY: nginx passes the read event of a connection of ours, whose data is the sleeper.
     unsafe {
         let c: *mut ngx_connection_t = (*read).data.cast();
-        if let (true, Some(sleeper)) = (client_is_gone(c), NonNull::new((*c).data.cast())) {
+        if let (true, Some(sleeper)) = (has_left(c), NonNull::new((*c).data.cast())) {
             leave(Parked(sleeper));
         }
     }
 }
 
+/// Whether a client has gone whose read event has come. What it has sent instead stays where it is, and some of nginx's
+/// event methods (`poll`, `select`) would tell of it again and again: they are not to tell any more.
+///
 /// # Safety
 ///
 /// `c` must be an open connection.
-pub(super) unsafe fn client_is_gone(c: *mut ngx_connection_t) -> bool {
+pub(super) unsafe fn has_left(c: *mut ngx_connection_t) -> bool {
+    // SAFETY: the caller's promise.
+    match unsafe { peek(c) } {
+        Peek::Gone => true,
+        Peek::Nothing => false,
+        // SAFETY: as above.
+        Peek::Bytes => unsafe { !hush(c) },
+    }
+}
+
+/// Has no more be told of what a client has sent, until its event is asked for again. Does nothing where that is told only
+/// once. False if that fails.
+///
+/// # Safety
+///
+/// `c` must be an open connection.
+pub(super) unsafe fn hush(c: *mut ngx_connection_t) -> bool {
+    // SAFETY: the caller's promise; an event that is both ready and active is taken out by that (`ngx_event.c`).
+    unsafe { ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t }
+}
+
+/// What a connection has for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peek {
+    /// Its end.
+    Gone,
+    Nothing,
+    Bytes,
+}
+
+/// # Safety
+///
+/// `c` must be an open connection.
+unsafe fn peek(c: *mut ngx_connection_t) -> Peek {
     let mut byte = 0u8;
     // SAFETY: the caller's promise; there is room for the byte.
     unsafe {
         // `close` is set when nginx's patience with a shutdown is over (`worker_shutdown_timeout`).
         if (*(*c).read).pending_eof() != 0 || (*c).close() != 0 {
-            return true;
+            return Peek::Gone;
         }
         match libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) {
-            0 => true,
-            -1 => {
-                // The read event stays ready: TLS may hold more than the socket does.
-                std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
-            }
-            _ => false,
+            0 => Peek::Gone,
+            // The read event stays ready: TLS may hold more than the socket does.
+            -1 => match std::io::Error::last_os_error().kind() {
+                std::io::ErrorKind::WouldBlock => Peek::Nothing,
+                _ => Peek::Gone,
+            },
+            _ => Peek::Bytes,
         }
     }
 }

@@ -233,7 +233,7 @@ impl Parked {
         let connection = sleeper.connection;
         if sleeper.talk.is_none() {
             // SAFETY: an open connection of ours.
-            if unsafe { compact::client_is_gone(connection) } {
+            if unsafe { compact::has_left(connection) } {
                 self.lose();
             }
             return;
@@ -243,6 +243,10 @@ impl Parked {
         for _ in 0..READS {
             // A client that does not take its replies is not read either.
             if self.is_blocked() && self.ending().is_none() {
+                // SAFETY: an open connection of ours.
+                if unsafe { !compact::hush(connection) } {
+                    self.lose();
+                }
                 return;
             }
             // SAFETY: an open connection of ours, and a buffer of this size.
@@ -342,8 +346,10 @@ pub(super) unsafe extern "C" fn can_read(read: *mut ngx_event_t) {
 pub(super) unsafe extern "C" fn can_write(write: *mut ngx_event_t) {
     // SAFETY: nginx passes the write event of a connection that was taken over for a stream.
     let Some(stream) = (unsafe { stream_of(write) }) else { return };
-    // SAFETY: as above.
-    if unsafe { (*write).timedout() } != 0 {
+    // SAFETY: as above. Some event methods would tell again and again that it does (`poll`, `select`), unless asked not to.
+    if unsafe {
+        (*write).timedout() != 0 || ngx_handle_write_event(write, 0) != NGX_OK as ngx_int_t
+    } {
         stream.lose();
         return;
     }

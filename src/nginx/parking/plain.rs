@@ -401,6 +401,10 @@ impl Parked {
             // A client that does not take its replies is not read either.
             let is_ending = self.live().is_some_and(|live| live.ending.is_some());
             if self.place().sending.is_some() && !is_ending {
+                // SAFETY: an open connection. As with nginx's own handlers: `poll` and `select` would tell again and again.
+                if unsafe { ngx_handle_read_event((*connection).read, 0) } != NGX_OK as ngx_int_t {
+                    self.lose();
+                }
                 return;
             }
             // SAFETY: an open connection, and a buffer of this size.
@@ -507,6 +511,10 @@ unsafe extern "C" fn can_write(r: *mut ngx_http_request_t) {
         }
         if (*write).timer_set() != 0 {
             ngx_del_timer(write);
+        }
+        if ngx_handle_write_event(write, 0) != NGX_OK as ngx_int_t {
+            stream.lose();
+            return;
         }
     }
     if let Some(key) = stream.key() {
