@@ -1,11 +1,14 @@
 //! A WebSocket's conversation: what its client says, and what that brings about (RFC 6455).
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use comet::channel_id::ChannelId;
 use comet::config::Settings;
 use comet::outbox::Sent;
 use comet::publisher::{self as replies, PublishError};
 use comet::reply::ReplyBody;
-use comet::websocket::{self, Decoder, Event, Opcode, Policy};
+use comet::websocket::{self, Decoder, Event, Opcode, Policy, Violation};
 use comet::zone::Content;
 
 use crate::channel::Channels;
@@ -13,10 +16,16 @@ use crate::control::Control;
 use crate::nginx::parking::{Ending, Parked};
 use crate::{publisher, worker};
 
+/// How long a client's messages are answered before others get their turn: some bytes may be many messages, each for many
+/// channels.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 /// What is kept of a WebSocket beside its connection.
 #[derive(Debug)]
 pub struct Talk {
     decoder: Decoder,
+    /// What has been read and is not answered yet.
+    unanswered: Option<Box<Unanswered>>,
     /// Whether the client may compress what it says.
     deflate: bool,
     /// What it may say; a client without may say nothing.
@@ -27,6 +36,13 @@ pub struct Talk {
     asked: bool,
     /// We have sent our close frame.
     closing: bool,
+}
+
+/// What a client has said, and what it must not have said after that.
+#[derive(Debug, Default)]
+struct Unanswered {
+    events: VecDeque<Event>,
+    violation: Option<Violation>,
 }
 
 /// What becomes of what a client says.
@@ -103,6 +119,7 @@ impl Talk {
     pub fn new(deflate: bool, role: Option<Role>) -> Self {
         Talk {
             decoder: Decoder::new(),
+            unanswered: None,
             deflate,
             role: role.map(Box::new),
             heard: false,
@@ -117,6 +134,11 @@ impl Talk {
         self.heard = false;
         self.asked = true;
         is_alive
+    }
+
+    /// Whether there is more to be answered than was in the time for it: then [`received`] goes on, also with no bytes.
+    pub fn has_more(&self) -> bool {
+        self.unanswered.is_some()
     }
 
     /// Notes that our close frame is being sent.
@@ -136,12 +158,15 @@ impl Talk {
 
     /// Answers what the client says: frames for it, and how the conversation ends, if it does.
     fn answer(&mut self, stream: Parked, bytes: &[u8]) -> (Vec<u8>, Option<Ending>) {
-        self.heard = true;
+        self.heard |= !bytes.is_empty();
         let policy = self.policy();
-        let mut events = Vec::new();
-        let read = self.decoder.read(&policy, bytes, &mut |event| events.push(event));
+        let mut unanswered = self.unanswered.take().map_or_else(Unanswered::default, |all| *all);
+        let events = &mut unanswered.events;
+        let read = self.decoder.read(&policy, bytes, &mut |event| events.push_back(event));
+        unanswered.violation = unanswered.violation.or(read.err());
+        let begin = Instant::now();
         let mut said = Vec::new();
-        for event in events {
+        while let Some(event) = unanswered.events.pop_front() {
             match event {
                 // Whoever closes waits for the other's close frame and nothing else (section 5.5.1).
                 Event::Close { .. } if self.closing => return (said, Some(Ending::Closed)),
@@ -161,6 +186,10 @@ impl Talk {
                             return (said, Some(Ending::Closing));
                         }
                     }
+                    if begin.elapsed() > PATIENCE {
+                        self.unanswered = Some(Box::new(unanswered));
+                        return (said, None);
+                    }
                 }
                 Event::Ping(payload) => said.extend(websocket::pong(&payload)),
                 Event::Pong(_) => {}
@@ -172,8 +201,8 @@ impl Talk {
                 }
             }
         }
-        match read {
-            Err(violation) if !self.closing => {
+        match unanswered.violation {
+            Some(violation) if !self.closing => {
                 said.extend(websocket::close(violation.code, violation.reason));
                 (said, Some(Ending::Closing))
             }

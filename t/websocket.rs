@@ -73,6 +73,7 @@ on_1_and_4_workers!(
     published_frames_have_the_type_of_the_handshake,
     published_messages_reach_all_transports,
     many_messages_in_one_write_are_published_in_order,
+    many_messages_for_many_channels_are_answered_to_the_end,
     a_publisher_is_not_a_subscriber,
     a_message_without_room_closes_with_1011,
 );
@@ -1591,6 +1592,28 @@ fn many_messages_in_one_write_are_published_in_order(workers: usize) {
         assert_eq!(info.messages, number as u64);
     }
     publisher.close();
+}
+
+/// More than is done in one go.
+fn many_messages_for_many_channels_are_answered_to_the_end(workers: usize) {
+    const COUNT: usize = 60;
+    let list: Vec<String> = (0..255).map(|number| number.to_string()).collect();
+    let target = publisher(&list.join(","));
+    for park in ["compact", "plain"] {
+        let split = "push_channel_id_split_delimiter ',';";
+        let nginx = Nginx::start(Config::push(workers).http(&format!("push_park {park}; {split}")));
+        let mut frames = vec![Frame::text("x"); COUNT];
+        frames.extend([Frame::ping("asked last"), Frame::close(1000, "")]);
+        let mut socket = Handshake::to(&target).open(nginx.port());
+        socket.send(&frames);
+        for number in 1..=COUNT {
+            let info = socket.message();
+            let expected = format!("queued messages: {}\r", number.min(10));
+            assert_eq!(info.as_text().matches(&expected).count(), 255, "{number}");
+        }
+        socket.expect_pong(b"asked last");
+        socket.expect_close(Some(1000));
+    }
 }
 
 fn a_publisher_is_not_a_subscriber(workers: usize) {

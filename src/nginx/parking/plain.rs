@@ -407,6 +407,15 @@ impl Parked {
                 }
                 return;
             }
+            if self.place().talk.as_ref().is_some_and(|talk| talk.has_more()) {
+                if !talk::received(self.into(), &[]) {
+                    return;
+                }
+                if begin.elapsed() > PATIENCE {
+                    break;
+                }
+                continue;
+            }
             // SAFETY: an open connection, and a buffer of this size.
             let len = unsafe {
                 let Some(recv) = (*connection).recv else { return };
