@@ -216,7 +216,7 @@ fn begin(
     place: Option<Place>,
 ) -> Status {
     let parked = match request.send_stream(head, opening) {
-        Ok(()) => parking::park_stream(request, talk).ok_or(Status::INTERNAL_ERROR),
+        Ok(()) => parking::park_stream(request, talk).ok_or(Status::BROKEN),
         Err(status) => Err(status),
     };
     match parked {

@@ -37,6 +37,9 @@ impl Status {
     /// Something that should not happen.
     pub const INTERNAL_ERROR: Status = Status(NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t);
 
+    /// What was begun cannot go on: the connection is closed, and the log says what was sent.
+    pub const BROKEN: Status = Status(NGX_ERROR as ngx_int_t);
+
     /// nginx's own error page.
     fn error_page(status: u16) -> Self {
         Status(status as ngx_int_t)
