@@ -262,12 +262,15 @@ pub fn ask_for_many<'a>(
     hold: bool,
 ) -> Result<Several<'a>, Reply> {
     let cursors = wishes.cursors(request, hold, ids.len())?;
+    // The order of the tags in a cursor: it stays good if the client names the same channels in another one.
+    let mut ids: Vec<_> = ids.iter().collect();
+    ids.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
     let subscriptions = ids.iter().zip(cursors.positions);
     Ok(Several {
         subscriptions: subscriptions
             .map(|(id, at)| subscription(request.settings(), id, at))
             .collect(),
-        names: ids.iter().map(ChannelId::name).collect(),
+        names: ids.iter().map(|id| id.name()).collect(),
         is_vague: cursors.is_foreign,
     })
 }

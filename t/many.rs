@@ -18,6 +18,7 @@ on_1_and_4_workers!(
     a_poll_waits_for_a_message_of_any_channel,
     polls_begin_anew_where_their_cursor_says,
     a_cursor_of_another_number_of_channels_is_told_of_a_gap,
+    a_cursor_is_good_for_the_same_channels_in_another_order,
     a_cursor_may_come_in_the_query,
     an_interval_poll_takes_several_channels_too,
     several_values_name_several_channels,
@@ -152,6 +153,27 @@ fn a_cursor_of_another_number_of_channels_is_told_of_a_gap(workers: usize) {
     nginx.publish("a", "3");
     let response = nginx.poll("a,b", &cursor).expect_status(200);
     assert_eq!((response.text(), response.header("Push-Missed")), ("3", None));
+}
+
+fn a_cursor_is_good_for_the_same_channels_in_another_order(workers: usize) {
+    let nginx = start(workers, "push_message_buffer_length 100;");
+    let lists = ["a,b,c", "c,b,a", "b,c,a", "a,c,b"];
+    for number in 0..24 {
+        nginx.publish(["a", "b", "a", "c"][number % 4], number.to_string());
+    }
+    let mut cursor = Cursor::none();
+    for number in 0..24 {
+        let response = nginx.poll(lists[number % 4], &cursor).expect_status(200);
+        assert_eq!(response.text(), number.to_string());
+        assert_eq!(response.header("Push-Missed"), None);
+        cursor = Cursor::after(&response);
+    }
+    let mut id: Option<String> = None;
+    for number in 0..24 {
+        let target = subscriber(lists[number % 4]);
+        let mut stream = Kind::WebSocket.listen_on(nginx.client(), &target, id.as_deref());
+        id = stream.expect_message(&number.to_string());
+    }
 }
 
 fn a_cursor_may_come_in_the_query(workers: usize) {
