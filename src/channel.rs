@@ -3,7 +3,7 @@
 use comet::channel_id::{channel_id, channel_ids, no_channel_id, ChannelId};
 use comet::reply::Reply;
 
-use crate::nginx::log::Level;
+use crate::nginx::log::{Level, Topic};
 use crate::nginx::request::Request;
 
 /// The channels that a request names.
@@ -44,7 +44,7 @@ pub fn channels_of(request: &Request) -> Result<Channels, Reply> {
             let mut ids = match ids {
                 Ok(ids) => ids,
                 Err(error) => {
-                    request.log(Level::Warn, &format!("push: {error}"));
+                    request.log(Topic::ManyChannels, Level::Warn, &format!("push: {error}"));
                     return Err(error.reply());
                 }
             };
@@ -56,6 +56,7 @@ pub fn channels_of(request: &Request) -> Result<Channels, Reply> {
     };
     let Some(channels) = channels else {
         request.log(
+            Topic::NoChannel,
             Level::Warn,
             "push: the request names no channel: push_channel_id or $push_channel_id is empty",
         );
@@ -63,6 +64,7 @@ pub fn channels_of(request: &Request) -> Result<Channels, Reply> {
     };
     if channels.as_slice().iter().any(ChannelId::is_truncated) {
         request.log(
+            Topic::LongId,
             Level::Warn,
             "push: the channel id is longer than push_max_channel_id_length, and was cut",
         );

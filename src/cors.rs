@@ -2,7 +2,7 @@
 
 use comet::cors::{self, Access, Verdict};
 
-use crate::nginx::log::Level;
+use crate::nginx::log::{Level, Topic};
 use crate::nginx::request::{Request, Status};
 
 /// Answers a request to a location with `push_cors_origin` that goes no further.
@@ -10,6 +10,7 @@ pub fn answer(request: &Request, access: Access) -> Option<Status> {
     let reply = match request.judge_origin()? {
         (_, Verdict::Refused) => {
             request.log(
+                Topic::Origin,
                 Level::Notice,
                 "push: the request comes from an origin that is not in push_cors_origin",
             );

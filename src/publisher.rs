@@ -11,7 +11,7 @@ use comet::wire::info::ChannelInfo;
 use comet::zone::{Content, Publication, Published};
 
 use crate::channel::{self, Channels};
-use crate::nginx::log::Level;
+use crate::nginx::log::{Level, Topic};
 use crate::nginx::request::{Request, RequestBody, Status};
 use crate::stream::{self, Role};
 use crate::{cors, spool, worker};
@@ -74,7 +74,12 @@ fn tell(
 }
 
 fn refuse(request: &Request, error: &PublishError) -> Status {
-    request.log(Level::Error, &format!("push: {error}"));
+    let topic = match error {
+        PublishError::NoSpace { .. } => Topic::Full,
+        PublishError::TooManyChannels => Topic::Limit,
+        PublishError::Closing => Topic::Closing,
+    };
+    request.log(topic, Level::Error, &format!("push: {error}"));
     request.reply(error.reply())
 }
 
@@ -91,8 +96,8 @@ pub fn publish(request: &Request) -> Status {
             match worker::token().map(|token| spool::claim(path, directory, token, count)) {
                 Some(Ok(paths)) => append_files(request, &channels, &paths, len),
                 Some(Err(error)) => {
-                    request
-                        .log(Level::Error, &format!("push: cannot keep a message's file: {error}"));
+                    let line = format!("push: cannot keep a message's file: {error}");
+                    request.log(Topic::NoFile, Level::Error, &line);
                     Some(Err(PublishError::NoSpace { needed: len }))
                 }
                 None => None,

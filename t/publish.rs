@@ -48,6 +48,7 @@ on_1_and_4_workers!(
     channels_are_apart,
     many_requests_on_one_connection,
     pipelined_posts_keep_their_order,
+    what_clients_do_wrong_does_not_fill_the_log,
     push_channel_id_takes_any_value,
 );
 
@@ -574,4 +575,26 @@ fn push_channel_id_takes_any_value(workers: usize) {
     nginx.request(&request).expect_status(202);
     assert_eq!(nginx.queue("z"), ["two"]);
     assert_eq!(nginx.queue("special"), ["three"]);
+}
+
+fn what_clients_do_wrong_does_not_fill_the_log(workers: usize) {
+    const COUNT: usize = 100;
+    let config = Config::push(workers).http("push_max_channels 1; push_cors_origin self;");
+    let nginx = Nginx::start(config.publisher("push_max_channel_id_length 8;"));
+    nginx.publish("a", "one");
+    let mut client = nginx.client();
+    for _ in 0..COUNT {
+        client.request(&Request::post(&publisher("b"), "x")).expect_status(403);
+        client.request(&Request::post(&publisher("of-many-bytes"), "x")).expect_status(403);
+        client.request(&Request::get("/sub")).expect_status(404);
+        let foreign = Request::get(&subscriber("a")).header("Origin", "http://example.com");
+        client.request(&foreign).expect_status(403);
+    }
+    let log = nginx.error_log();
+    for what in ["push_max_channels", "longer than", "no channel", "an origin"] {
+        let lines: Vec<&str> =
+            log.lines().filter(|line| line.contains("push: ") && line.contains(what)).collect();
+        let grave = lines.iter().filter(|line| !line.contains("[info]")).count();
+        assert!(lines.len() >= COUNT && (1..=workers).contains(&grave), "{what}: {lines:?}");
+    }
 }

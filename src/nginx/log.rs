@@ -1,15 +1,19 @@
 //! Lines in nginx's error log.
 
+use std::cell::RefCell;
+
 use nginx_sys::{
     ngx_conf_log_error, ngx_conf_t, ngx_cycle, ngx_log_error_core, ngx_log_t, ngx_uint_t,
-    NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_NOTICE, NGX_LOG_WARN,
+    NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
 };
 
-use super::text;
+use super::{clock, text};
 
 /// How serious a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
+    /// What clients do wrong.
+    Info,
     /// Something that an operator wants to know.
     Notice,
     /// Something that is probably not meant.
@@ -26,6 +30,7 @@ pub enum Level {
 impl Level {
     fn number(self) -> ngx_uint_t {
         (match self {
+            Level::Info => NGX_LOG_INFO,
             Level::Notice => NGX_LOG_NOTICE,
             Level::Warn => NGX_LOG_WARN,
             Level::Error => NGX_LOG_ERR,
@@ -33,6 +38,51 @@ impl Level {
             Level::Alert => nginx_sys::NGX_LOG_ALERT,
             Level::Emergency => NGX_LOG_EMERG,
         }) as ngx_uint_t
+    }
+}
+
+/// What clients can bring about as often as they like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// A request names no channel.
+    NoChannel,
+    /// A request names more channels than it may.
+    ManyChannels,
+    /// A channel's id was cut.
+    LongId,
+    /// A page of another origin was refused.
+    Origin,
+    /// A message was not published: there is no room.
+    Full,
+    /// A message was not published: there are as many channels as there may be.
+    Limit,
+    /// A message was not published: the zone is being replaced.
+    Closing,
+    /// A large message cannot be kept.
+    NoFile,
+}
+
+/// Milliseconds after which a worker tells of a topic again as something that an operator should know.
+const INTERVAL: u64 = 60_000;
+
+impl Topic {
+    /// The level of a line about this topic: the one given, but seldom; then it is one of many.
+    pub fn level(self, level: Level) -> Level {
+        thread_local! {
+            static TOLD: RefCell<Vec<(Topic, u64)>> = const { RefCell::new(Vec::new()) };
+        }
+        let now = clock::now().mono;
+        TOLD.with_borrow_mut(|told| match told.iter_mut().find(|(topic, _)| *topic == self) {
+            Some((_, at)) if now < at.saturating_add(INTERVAL) => Level::Info,
+            Some((_, at)) => {
+                *at = now;
+                level
+            }
+            None => {
+                told.push((self, now));
+                level
+            }
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use nginx_sys::{
 };
 
 use super::conf::{Location, Main};
-use super::log::{self, Level};
+use super::log::{self, Level, Topic};
 use super::module::ngx_http_push_module;
 use super::{pool, text};
 use crate::copies::Copied;
@@ -562,10 +562,11 @@ impl Request {
         }
     }
 
-    /// Writes to the error log, with the request's client, server and line.
-    pub fn log(&self, level: Level, line: &str) {
+    /// Writes to the error log, with the request's client, server and line: at that level once a minute, else as
+    /// information.
+    pub fn log(&self, topic: Topic, level: Level, line: &str) {
         // SAFETY: a living request has a connection with a log.
-        unsafe { log::write((*(*self.0).connection).log, level, line) };
+        unsafe { log::write((*(*self.0).connection).log, topic.level(level), line) };
     }
 }
 
