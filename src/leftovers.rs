@@ -1,8 +1,8 @@
 //! Files that no message is in: those of workers that died between a file and its message, or between a message's end
 //! and its file's.
 //!
-//! A worker that puts its first large message somewhere finds the files of dead workers there ([`spool`]). Messages may
-//! well be in them, so the zone is asked, a part of it with each tick; those that are left at the end are removed.
+//! A worker that starts finds the files of dead workers ([`spool`]). Messages may well be in them, so the zone is asked, a
+//! part of it with each tick; those that are left at the end are removed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -106,7 +106,10 @@ fn hold(directory: &Path) -> bool {
 /// go.
 pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) {
     for directory in directories {
-        hold(&Path::new(OsStr::from_bytes(directory)).join(name_of(token)));
+        let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));
+        if hold(&directory) {
+            tidy(&directory);
+        }
     }
 }
 
@@ -157,10 +160,15 @@ fn enter(directory: &Path) -> io::Result<()> {
             .open(directory.join(LOCK))?;
         lock.lock_shared()?;
         known.push((directory.to_path_buf(), lock));
-        remove_abandoned(directory);
-        FOUND.with_borrow_mut(|found| found.extend(files_of_the_dead(directory)));
+        tidy(directory);
         Ok(())
     })
+}
+
+/// Removes what no nginx needs any more, and finds what may have no message.
+fn tidy(directory: &Path) {
+    remove_abandoned(directory);
+    FOUND.with_borrow_mut(|found| found.extend(files_of_the_dead(directory)));
 }
 
 /// Files of dead workers that were found since the last call. Messages may be in them.
