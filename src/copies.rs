@@ -45,14 +45,6 @@ impl Copied {
         self.file.is_some() || matches!(self.message.body, Body::Bytes(_))
     }
 
-    /// Whether the message can never be sent: its file is not there, and not only out of reach at the moment.
-    pub fn is_lost(&self) -> bool {
-        match &self.message.body {
-            Body::File { path, .. } => !self.is_complete() && spool::is_missing(path),
-            Body::Bytes(_) => false,
-        }
-    }
-
     /// The body, read from its file if it is in one: streams render it as a whole. Nothing if it cannot be read.
     pub fn read_body(&self) -> Option<Cow<'_, [u8]>> {
         match &self.message.body {

@@ -120,12 +120,6 @@ pub fn open(path: &[u8]) -> Option<File> {
     File::open(path).ok()
 }
 
-/// Whether there is no such file.
-pub fn is_missing(path: &[u8]) -> bool {
-    let found = fs::symlink_metadata(OsStr::from_bytes(path));
-    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
 /// Removes the file of a message that has gone.
 pub fn remove(path: &[u8]) {
     let removed = fs::remove_file(OsStr::from_bytes(path));

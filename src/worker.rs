@@ -305,24 +305,30 @@ pub fn subscribe(
         };
         let subscription = Subscription { hold: slot, ..subscription };
         let Worker { zone, copies, received, .. } = worker;
-        let mut tries = BATCH;
-        let answer = zone.with(now, |zone| loop {
-            let next = match zone.subscribe(&subscription, now)? {
+        let answer = zone.with(now, |zone| {
+            zone.subscribe(&subscription, now).map(|subscribed| match subscribed {
                 Subscribed::Waiting { channel, cursor, reign } => {
-                    return Ok(Served::Waiting(Place::one(channel, cursor, reign)))
+                    Served::Waiting(Place::one(channel, cursor, reign))
                 }
-                Subscribed::Message(next) => next,
-            };
-            let channel = zone.channel_of(&next);
-            let mut steps = vec![take(zone, copies, received, &next, None)];
-            if form != PollForm::One {
-                let size = steps.iter().map(Step::len).sum();
-                take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
-            }
-            if tries == 0 || !drop_lost(zone, &[channel], &steps, now) {
-                return Ok(Served::Messages(steps));
-            }
-            tries -= 1;
+                Subscribed::Message(next) => {
+                    let mut steps = vec![take(zone, copies, received, &next, None)];
+                    if form != PollForm::One {
+                        let channel = zone.channel_of(&next);
+                        let size = steps.iter().map(Step::len).sum();
+                        take_more(
+                            zone,
+                            copies,
+                            received,
+                            channel,
+                            next.cursor,
+                            &mut steps,
+                            size,
+                            now,
+                        );
+                    }
+                    Served::Messages(steps)
+                }
+            })
         })?;
         worker.remove_received(now);
         Some(answer)
@@ -350,17 +356,9 @@ pub fn subscribe_to_many(
             standing.blur();
         }
         let Worker { zone, copies, received, slot, .. } = worker;
-        let mut tries = BATCH;
         let found = zone.with(now, |zone| {
             let max = if form == PollForm::One { 1 } else { BATCH };
-            let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
-            let found = loop {
-                let found = gather(zone, copies, received, &members, &standing, max, now);
-                if tries == 0 || !drop_lost(zone, &channels, &found.steps, now) {
-                    break found;
-                }
-                tries -= 1;
-            };
+            let found = gather(zone, copies, received, &members, &standing, max, now);
             if let Some(slot) = slot.filter(|_| hold && !found.steps.is_empty()) {
                 members.iter().for_each(|member| zone.leave(member.channel, slot, 1, now));
             }
@@ -1377,18 +1375,6 @@ fn take(
     let copied = copies.get_or_make(next.cursor, || zone.copy(next));
     received.extend(to_be_received(zone.channel_of(next), &copied));
     Step { missed: next.missed, copied, label }
-}
-
-/// Removes messages of these channels whose files have gone: a poll would be told again and again to come back for them. Tells
-/// whether there were any.
-fn drop_lost(zone: &mut Zone<'_>, channels: &[ChannelRef], steps: &[Step], now: Now) -> bool {
-    let lost = steps.iter().filter(|step| step.copied.is_lost());
-    let dropped = lost.filter(|step| {
-        let cursor = step.copied.message.cursor;
-        let channel = channels.iter().find(|channel| { channel.life } == cursor.life);
-        channel.is_some_and(|channel| zone.lose(*channel, cursor, now))
-    });
-    dropped.count() > 0
 }
 
 /// What a message of the channel at place `from` is to a subscriber that stands so after it.

@@ -476,19 +476,6 @@ impl Zone<'_> {
         }
     }
 
-    /// Removes a message that cannot be sent any more, because its file has gone: who has not got it has missed it. Tells
-    /// whether it was there.
-    pub fn lose(&mut self, channel: ChannelRef, cursor: Cursor, now: Now) -> bool {
-        let Some(at) = self.resolve(channel).filter(|_| !self.is_closed()) else { return false };
-        let last = self.get::<ChannelHead>(at).last;
-        let found = self.walk_back(last, |message| message.seq >= cursor.seq);
-        let Some(at) = found.filter(|at| self.get::<MessageHead>(*at).seq == cursor.seq) else {
-            return false;
-        };
-        self.remove_message(at, now);
-        true
-    }
-
     /// Removes a message from its channel's log.
     pub(super) fn remove_message(&mut self, at: At, now: Now) {
         let message = *self.get::<MessageHead>(at);
