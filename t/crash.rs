@@ -114,6 +114,7 @@ fn nothing_is_lost_in_kills_under_load() {
     let port = nginx.port();
     let done = AtomicBool::new(false);
     let (acknowledged, received) = thread::scope(|scope| {
+        let stop = load::Stop(&done);
         let followers: Vec<_> = (0..4).map(|_| scope.spawn(|| load::follow(port, "a"))).collect();
         let publishers: Vec<_> = (0..3)
             .map(|number| {
@@ -134,7 +135,7 @@ fn nothing_is_lost_in_kills_under_load() {
             let workers = nginx.workers();
             nginx.kill_worker(workers[kill % workers.len()]);
         }
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         let acknowledged: Vec<Vec<String>> =
             publishers.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         load::publish_end(port, "a");

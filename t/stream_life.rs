@@ -326,6 +326,7 @@ fn under_load(kind: Kind, nginx: &mut Nginx, followers: usize, disturb: impl Fn(
     let port = nginx.port();
     let done = AtomicBool::new(false);
     let (acknowledged, received) = thread::scope(|scope| {
+        let stop = load::Stop(&done);
         let followers: Vec<_> =
             (0..followers).map(|_| scope.spawn(move || follow(kind, port, "a"))).collect();
         nginx.wait_for_subscribers("a", followers.len() as u64);
@@ -345,7 +346,7 @@ fn under_load(kind: Kind, nginx: &mut Nginx, followers: usize, disturb: impl Fn(
             })
             .collect();
         disturb(nginx);
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         let acknowledged = join(publishers);
         load::publish_end(port, "a");
         (acknowledged, join(followers))

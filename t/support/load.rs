@@ -5,11 +5,21 @@
 //! may be missing or not, but never counts twice.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use super::http::{Client, Request};
 use super::push::{publisher, subscriber, Cursor};
+
+/// Tells threads to end when it goes: also when a test fails, which would wait for them for ever.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The body that tells a follower to end.
 pub const END: &str = "end";
