@@ -12,7 +12,10 @@ use comet::zone::Content;
 use crate::channel::Channels;
 use crate::nginx::parking::Parked;
 use crate::worker::{self, Unchanged};
-use crate::{publisher, subscriber};
+use crate::{memory, publisher, subscriber};
+
+/// How many times the size of a frame its values may take while it is read.
+const PARSING: u64 = 16;
 
 /// What is kept of such a client's request.
 #[derive(Debug)]
@@ -61,6 +64,10 @@ impl Control {
     pub fn obey(&self, stream: Parked, binary: bool, data: &[u8]) -> Vec<u8> {
         let (request, action) = match binary {
             true => (None, Err(CommandError::NoText)),
+            false if !memory::has_room(PARSING.saturating_mul(data.len() as u64)) => {
+                let Refusal(status, reason) = PublishError::Exhausted.into();
+                return websocket::text(&frames::refused(None, status, &reason));
+            }
             false => frames::read(data),
         };
         let done = action.map_err(Refusal::from).and_then(|action| match action {

@@ -12,19 +12,28 @@ use comet::wire::chunk::Chunk;
 use lru::LruCache;
 
 use crate::formats::FormatId;
-use crate::spool;
+use crate::{memory, spool};
 
 /// Copies kept at most.
 const MAX_COPIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// Bytes in kept copies at most, rendered ones included, but for the newest one. What requests still send is not counted.
 const MAX_BYTES: usize = 8 << 20;
 
+/// Why a message that was found in the log cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Its file has gone: who comes back will be told.
+    Gone,
+    /// There is no memory for it, or no descriptor for its file: it is there, and may be had later.
+    NotNow,
+}
+
 /// A message outside the zone.
 #[derive(Debug)]
 pub struct Copied {
     /// The message.
     pub message: Message,
-    /// Its file, if its body is in one and was there when the copy was made.
+    /// Its file, if its body is in one.
     pub file: Option<File>,
     /// What was rendered of it for streams.
     frames: RefCell<Vec<(FormatId, Rc<Chunk>)>>,
@@ -32,27 +41,30 @@ pub struct Copied {
 
 impl Copied {
     /// Opens the message's file, if it has one.
-    pub fn new(message: Message) -> Self {
+    fn new(message: Message) -> Result<Self, Unreadable> {
         let file = match &message.body {
             Body::Bytes(_) => None,
-            Body::File { path, .. } => spool::open(path),
+            Body::File { path, .. } => Some(open(path)?),
         };
-        Copied { message, file, frames: RefCell::default() }
+        Ok(Copied { message, file, frames: RefCell::default() })
     }
 
-    /// Whether the message can be sent: its file may have gone between the look into the log and the opening.
-    pub fn is_complete(&self) -> bool {
-        self.file.is_some() || matches!(self.message.body, Body::Bytes(_))
-    }
-
-    /// The body, read from its file if it is in one: streams render it as a whole. Nothing if it cannot be read.
-    pub fn read_body(&self) -> Option<Cow<'_, [u8]>> {
+    /// The body, read from its file if it is in one: streams render it as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`].
+    pub fn read_body(&self) -> Result<Cow<'_, [u8]>, Unreadable> {
         match &self.message.body {
-            Body::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            Body::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Body::File { len, .. } => {
-                let mut bytes = vec![0; usize::try_from(*len).ok()?];
-                self.file.as_ref()?.read_exact_at(&mut bytes, 0).ok()?;
-                Some(Cow::Owned(bytes))
+                let file = self.file.as_ref().ok_or(Unreadable::Gone)?;
+                let len = usize::try_from(*len).map_err(|_| Unreadable::Gone)?;
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(len).map_err(|_| Unreadable::NotNow)?;
+                bytes.resize(len, 0);
+                file.read_exact_at(&mut bytes, 0).map_err(|_| Unreadable::Gone)?;
+                Ok(Cow::Owned(bytes))
             }
         }
     }
@@ -61,16 +73,27 @@ impl Copied {
     pub fn frames(
         &self,
         format: FormatId,
-        make: impl FnOnce() -> Option<Rc<Chunk>>,
-    ) -> Option<Rc<Chunk>> {
+        make: impl FnOnce() -> Result<Rc<Chunk>, Unreadable>,
+    ) -> Result<Rc<Chunk>, Unreadable> {
         let known =
             self.frames.borrow().iter().find(|(id, _)| *id == format).map(|(_, f)| f.clone());
-        if known.is_some() {
-            return known;
+        if let Some(known) = known {
+            return Ok(known);
         }
         let frames = make()?;
         self.frames.borrow_mut().push((format, Rc::clone(&frames)));
-        Some(frames)
+        Ok(frames)
+    }
+}
+
+fn open(path: &[u8]) -> Result<File, Unreadable> {
+    match spool::open(path) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(Unreadable::Gone),
+        Err(error) => {
+            memory::complain(&format!("the file of a message cannot be opened: {error}"));
+            Err(Unreadable::NotNow)
+        }
     }
 }
 
@@ -122,11 +145,19 @@ impl Default for Copies {
 
 impl Copies {
     /// The copy of the message at this place, made now if there is none.
-    pub fn get_or_make(&mut self, cursor: Cursor, make: impl FnOnce() -> Message) -> Rc<Copied> {
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`].
+    pub fn get_or_make(
+        &mut self,
+        cursor: Cursor,
+        make: impl FnOnce() -> Result<Message, Unreadable>,
+    ) -> Result<Rc<Copied>, Unreadable> {
         if let Some(copied) = self.cache.get(&cursor).and_then(Kept::get) {
-            return copied;
+            return Ok(copied);
         }
-        let copied = Rc::new(Copied::new(make()));
+        let copied = Rc::new(Copied::new(make()?)?);
         let kept = Kept::new(&copied);
         self.bytes += kept.len();
         if let Some((_, old)) = self.cache.push(cursor, kept) {
@@ -136,6 +167,6 @@ impl Copies {
             let Some((_, old)) = self.cache.pop_lru() else { break };
             self.bytes -= old.len();
         }
-        copied
+        Ok(copied)
     }
 }

@@ -33,6 +33,7 @@
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |
 //! | `formats`, `press` | the formats of streams, by number; renders what they get, once for all who get the same |
 //! | `prepared` | replies ready to be sent, one for all who get the same, in the form of their poll |
+//! | `memory` | refuses what there is no memory for, before it is taken |
 //! | `spool`, `leftovers` | large messages in files; what dead workers have left of them |
 //! | `snapshot` | the file in which everything outlives a restart |
 //! | `nginx` | the only code that knows nginx, and the only unsafe code: the module table, configuration, requests, parking, timers, wake-ups, the zone and its lock |
@@ -61,6 +62,7 @@ mod copies;
 mod cors;
 mod formats;
 mod leftovers;
+mod memory;
 mod nginx;
 mod prepared;
 mod press;

@@ -8,7 +8,8 @@ use comet::poll::{self, PollForm};
 use comet::reply::Reply;
 use comet::subscriber as replies;
 
-use crate::copies::Copied;
+use crate::copies::{Copied, Unreadable};
+use crate::memory;
 use crate::press::Step;
 use crate::stream::boundary;
 
@@ -41,22 +42,32 @@ impl Prepared {
         }
     }
 
-    /// A poll's reply with messages, of which there is at least one. Nothing if a message's file has gone since the look into
-    /// the log: then the client is to come back, and will be told what it has missed.
-    pub fn with_messages(form: PollForm, steps: &[Step], settings: &Settings) -> Option<Rc<Self>> {
+    /// A poll's reply with messages, of which there is at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`], if one of them is.
+    pub fn with_messages(
+        form: PollForm,
+        steps: &[Step],
+        settings: &Settings,
+    ) -> Result<Rc<Self>, Unreadable> {
         if let (PollForm::One, [step, ..]) = (form, steps) {
-            let message = step.copied.is_complete().then(|| Rc::clone(&step.copied))?;
+            let message = Some(Rc::clone(&step.copied));
             let reply = replies::message(&step.envelope(), step.missed);
-            return Some(Rc::new(Prepared { reply, message: Some(message), is_script: false }));
+            return Ok(Rc::new(Prepared { reply, message, is_script: false }));
+        }
+        if !memory::has_room_to_render(steps.iter().map(Step::len).sum()) {
+            return Err(Unreadable::NotNow);
         }
         let bodies: Vec<Cow<'_, [u8]>> =
-            steps.iter().map(|step| step.copied.read_body()).collect::<Option<_>>()?;
+            steps.iter().map(|step| step.copied.read_body()).collect::<Result<_, _>>()?;
         let steps: Vec<_> = steps
             .iter()
             .zip(&bodies)
             .map(|(step, body)| poll::Step { missed: step.missed, envelope: step.envelope(), body })
             .collect();
-        Some(Rc::new(Prepared {
+        Ok(Rc::new(Prepared {
             reply: poll::reply(form, &steps, &settings.separator, &boundary()),
             message: None,
             is_script: form == PollForm::Jsonp,

@@ -5,11 +5,13 @@ use std::rc::Rc;
 
 use comet::many::Standing;
 use comet::message::{Envelope, ManyId, Missed, WrittenId};
-use comet::transport::{Format, Framing};
+use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
 
-use crate::copies::Copied;
+use crate::copies::{Copied, Unreadable};
 use crate::formats::{FormatId, Formats};
+use crate::memory;
+use crate::stream::come_back_later;
 
 /// What was found in the log for those at one place in it.
 pub struct Look {
@@ -79,8 +81,8 @@ impl fmt::Debug for Look {
 pub struct Printed {
     /// To be sent.
     pub frames: Option<Rc<Chunk>>,
-    /// What was missed after that: the format cannot say it, so the stream ends there.
-    pub cut: Option<Missed>,
+    /// How the stream ends after that: something was missed that the format cannot tell, or cannot be had now.
+    pub cut: Option<End>,
 }
 
 /// What was rendered, while others may want the same.
@@ -137,7 +139,7 @@ fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
     // Nearly always: one message, nothing missed.
     if let ([step], []) = (look.steps.as_slice(), look.left.as_slice()) {
         if step.missed.is_none() {
-            if let Some(frames) = frames_of(format, id, step) {
+            if let Ok(frames) = frames_of(format, id, step) {
                 return Printed { frames: Some(frames), cut: None };
             }
         }
@@ -146,15 +148,22 @@ fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
     let mut lost = Missed::default();
     for step in &look.steps {
         lost = lost.and(step.missed);
-        let Some(frames) = frames_of(format, id, step) else {
-            // Its file has gone since the look into the log.
-            lost.count += 1;
-            continue;
+        let frames = match frames_of(format, id, step) {
+            Ok(frames) => frames,
+            Err(Unreadable::Gone) => {
+                lost.count += 1;
+                continue;
+            }
+            Err(Unreadable::NotNow) => {
+                return Printed { frames: print(&bytes), cut: Some(come_back_later()) }
+            }
         };
         if !lost.is_none() {
             match format.missed(lost) {
                 Some(gap) => bytes.extend(gap),
-                None => return Printed { frames: print(&bytes), cut: Some(lost) },
+                None => {
+                    return Printed { frames: print(&bytes), cut: Some(End::Missed(lost)) };
+                }
             }
             lost = Missed::default();
         }
@@ -171,7 +180,7 @@ fn render(format: &Format, id: FormatId, look: &Look) -> Printed {
             bytes.extend(gap);
             Printed { frames: print(&bytes), cut: None }
         }
-        None => Printed { frames: print(&bytes), cut: Some(lost) },
+        None => Printed { frames: print(&bytes), cut: Some(End::Missed(lost)) },
     }
 }
 
@@ -179,12 +188,14 @@ fn print(bytes: &[u8]) -> Option<Rc<Chunk>> {
     (!bytes.is_empty()).then(|| Rc::new(Chunk::new(bytes)))
 }
 
-/// One message's frames, which are kept with its copy if they are the same for all. Nothing if its body cannot be read any
-/// more.
-fn frames_of(format: &Format, id: FormatId, step: &Step) -> Option<Rc<Chunk>> {
+/// One message's frames, which are kept with its copy if they are the same for all.
+fn frames_of(format: &Format, id: FormatId, step: &Step) -> Result<Rc<Chunk>, Unreadable> {
     let make = || {
+        if !memory::has_room_to_render(step.len()) {
+            return Err(Unreadable::NotNow);
+        }
         let body = step.copied.read_body()?;
-        Some(Rc::new(Chunk::new(&format.message(&step.envelope(), &body))))
+        Ok(Rc::new(Chunk::new(&format.message(&step.envelope(), &body))))
     };
     match &step.label {
         None => step.copied.frames(id, make),

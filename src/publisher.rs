@@ -78,6 +78,8 @@ fn refuse(request: &Request, error: &PublishError) -> Status {
         PublishError::NoSpace { .. } => Topic::Full,
         PublishError::TooManyChannels => Topic::Limit,
         PublishError::Closing => Topic::Closing,
+        PublishError::NotKept => Topic::NoFile,
+        PublishError::Exhausted => Topic::Memory,
     };
     request.log(topic, Level::Error, &format!("push: {error}"));
     request.reply(error.reply())
@@ -98,7 +100,7 @@ pub fn publish(request: &Request) -> Status {
                 Some(Err(error)) => {
                     let line = format!("push: cannot keep a message's file: {error}");
                     request.log(Topic::NoFile, Level::Error, &line);
-                    Some(Err(PublishError::NoSpace { needed: len }))
+                    Some(Err(PublishError::NotKept))
                 }
                 None => None,
             }

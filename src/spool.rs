@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use comet::faults;
@@ -94,7 +94,7 @@ fn hold(directory: &Path) -> bool {
         if known.iter().any(|(path, _)| path == directory) {
             return true;
         }
-        let lock = OpenOptions::new().write(true).open(directory.join(LOCK));
+        let lock = lock_options().open(directory.join(LOCK));
         let held = lock.ok().filter(|lock| lock.lock_shared().is_ok());
         let is_held = held.is_some();
         known.extend(held.map(|lock| (directory.to_path_buf(), lock)));
@@ -113,11 +113,21 @@ pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64)
     }
 }
 
-/// Opens a message's file for sending. Nothing if the message has gone meanwhile.
-pub fn open(path: &[u8]) -> Option<File> {
+/// Opens a message's file for sending. Nothing if it is not there.
+///
+/// # Errors
+///
+/// The system's error, if that may pass: there are no descriptors or no memory left. What will not pass is as good as gone.
+pub fn open(path: &[u8]) -> io::Result<Option<File>> {
     let path = Path::new(OsStr::from_bytes(path));
     path.parent().map(hold);
-    File::open(path).ok()
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
+            _ => Ok(None),
+        },
+    }
 }
 
 /// Removes the file of a message that has gone.
@@ -147,11 +157,7 @@ fn enter(directory: &Path) -> io::Result<()> {
             return Ok(());
         }
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join(LOCK))?;
+        let lock = lock_options().create(true).truncate(false).open(directory.join(LOCK))?;
         lock.lock_shared()?;
         known.push((directory.to_path_buf(), lock));
         tidy(directory);
@@ -180,17 +186,26 @@ fn files_of_the_dead(directory: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| is_left(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
+/// Others may be able to write to the directory around ours, and a pipe or a link in place of a lock is none of ours: who
+/// opens a pipe waits.
+fn lock_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
 /// Removes the directories of zones whose workers are all gone.
 fn remove_abandoned(own: &Path) {
     let Some(parent) = own.parent() else { return };
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
-        let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
         if !ours || path == own {
             continue;
         }
-        let Ok(lock) = OpenOptions::new().write(true).open(path.join(LOCK)) else { continue };
+        let Ok(lock) = lock_options().open(path.join(LOCK)) else { continue };
         if lock.try_lock().is_ok() {
             if let Err(error) = fs::remove_dir_all(&path) {
                 let path = path.display();

@@ -8,7 +8,7 @@ use comet::message::Missed;
 use comet::reply::Reply;
 use comet::subscriber::Refusal;
 use comet::transport::{
-    EventSource, Format, Framing, Iframe, JsonLines, Lines, Multipart, Transport,
+    End, EventSource, Format, Framing, Iframe, JsonLines, Lines, Multipart, Transport,
 };
 use comet::websocket::{self, Accepted, Form, Offer};
 
@@ -27,7 +27,7 @@ const MAX_MESSAGE: u64 = 64 << 20;
 /// Bytes that a control frame may have at most, unless it publishes.
 const MAX_COMMAND: u64 = 64 << 10;
 /// Milliseconds within which clients come back after a shutdown.
-pub const RETRY_SPREAD: u64 = 1_000;
+const RETRY_SPREAD: u64 = 1_000;
 
 /// Whether a request is a WebSocket handshake. A part of a page only shows the headers of the page's request.
 pub fn is_handshake(request: &Request) -> bool {
@@ -73,12 +73,13 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
             let opening = format.opening(retry(settings.retry_ms), missed);
             begin(request, format.head(missed), &opening, format, None, Some(place))
         }
-        Err(Refused::Closing) => {
-            // A worker of the next cycle will have the channel.
+        // An EventSource that is refused does not come back.
+        Err(Refused::ForNow(refusal)) => {
             let mut body = format.opening(0, Missed::default());
-            body.extend(
-                format.end(comet::transport::End::Shutdown { retry: random_below(RETRY_SPREAD) }),
-            );
+            body.extend(format.end(match refusal {
+                Refusal::Exhausted => come_back_later(),
+                _ => come_back(),
+            }));
             request.close_afterwards();
             request.reply(format.head(Missed::default()).bytes(body))
         }
@@ -149,11 +150,12 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
     };
     let (place, missed) = match role {
         Role::Publisher if process::is_exiting() => return request.reply(Refusal::Closing.reply()),
+        Role::Publisher if !worker::has_room() => return request.reply(Refusal::Exhausted.reply()),
         Role::Publisher => (None, Missed::default()),
         _ => match follow(request, &channels) {
             Ok((place, missed)) => (Some(place), missed),
             Err(Refused::Reply(reply)) => return request.reply(reply),
-            Err(Refused::Closing) => return request.reply(Refusal::Closing.reply()),
+            Err(Refused::ForNow(refusal)) => return request.reply(refusal.reply()),
             Err(Refused::NotHere) => return Status::INTERNAL_ERROR,
         },
     };
@@ -168,8 +170,8 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
 enum Refused {
     /// This is to be answered.
     Reply(Reply),
-    /// The worker leaves: another one will have the channel.
-    Closing,
+    /// The worker leaves, and one of the next cycle will have the channel; or it is short of something.
+    ForNow(Refusal),
     /// This process serves no requests.
     NotHere,
 }
@@ -177,7 +179,7 @@ enum Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Closing => Refused::Closing,
+            Refusal::Closing | Refusal::Exhausted => Refused::ForNow(refusal),
             refusal => Refused::Reply(refusal.reply()),
         }
     }
@@ -186,7 +188,7 @@ impl From<Refusal> for Refused {
 /// Gives the subscriber a place on its channels.
 fn follow(request: &Request, channels: &Channels) -> Result<(Place, Missed), Refused> {
     if process::is_exiting() {
-        return Err(Refused::Closing);
+        return Err(Refused::ForNow(Refusal::Closing));
     }
     let wishes = Wishes::of(request);
     let followed = match channels {
@@ -240,6 +242,16 @@ pub fn boundary() -> Rc<str> {
             format!("{:016x}{:016x}", random_below(u64::MAX), random_below(u64::MAX)).into();
     }
     BOUNDARY.with(Rc::clone)
+}
+
+/// The end of a stream that is to go on where it was, in another connection and after a moment.
+pub fn come_back() -> End {
+    End::Shutdown { retry: random_below(RETRY_SPREAD) }
+}
+
+/// The same where something is short, of which they would take the more the sooner they come.
+pub fn come_back_later() -> End {
+    End::Shutdown { retry: RETRY_SPREAD + random_below(4 * RETRY_SPREAD) }
 }
 
 /// How long a client is to wait before it connects again, in milliseconds: about `mean`, and not all the same, so that the

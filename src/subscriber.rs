@@ -14,6 +14,7 @@ use comet::wire::id::Cursors;
 use comet::zone::Subscription;
 
 use crate::channel::{self, Channels};
+use crate::copies::Unreadable;
 use crate::cors;
 use crate::nginx::request::{Request, Status};
 use crate::nginx::{parking, process};
@@ -209,8 +210,10 @@ fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status 
         Some(Err(refusal)) => tell(refusal.reply()),
         Some(Ok(Served::Messages(steps))) => {
             match Prepared::with_messages(form, &steps, settings) {
-                Some(prepared) => request.send(prepared),
-                None => send_away(request),
+                Ok(prepared) => request.send(prepared),
+                // It is to come back, and will be told what it has missed.
+                Err(Unreadable::Gone) => send_away(request),
+                Err(Unreadable::NotNow) => tell(Refusal::Exhausted.reply()),
             }
         }
         Some(Ok(Served::Waiting(_))) if !hold => {

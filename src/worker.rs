@@ -30,9 +30,10 @@ use comet::zone::{
     Subscribed, Subscription, Zone,
 };
 
-use crate::copies::{Copied, Copies};
+use crate::copies::{Copied, Copies, Unreadable};
 use crate::formats::{FormatId, Formats};
 use crate::leftovers::Leftovers;
+use crate::memory;
 use crate::nginx::clock::now;
 use crate::nginx::log::{self, Level};
 use crate::nginx::parking::{self, Answer, Ending, Parked};
@@ -43,7 +44,7 @@ use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
 use crate::press::{Label, Look, Press, Printed, Reached, Step};
 use crate::spool;
-use crate::stream::RETRY_SPREAD;
+use crate::stream::{come_back, come_back_later};
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
 /// who ask again at once do not queue up behind those who wait.
@@ -299,36 +300,31 @@ pub fn subscribe(
 ) -> Option<Result<Served, Refusal>> {
     let now = now();
     with(|worker| {
-        let slot = match (hold, worker.slot) {
-            (true, None) => return Some(Err(Refusal::NoSpace)),
-            (hold, slot) => slot.filter(|_| hold),
+        let slot = match worker.slot_to_wait(hold) {
+            Ok(slot) => slot,
+            Err(refusal) => return Some(Err(refusal)),
         };
         let subscription = Subscription { hold: slot, ..subscription };
         let Worker { zone, copies, received, .. } = worker;
-        let answer = zone.with(now, |zone| {
-            zone.subscribe(&subscription, now).map(|subscribed| match subscribed {
+        let is_rendered = form != PollForm::One;
+        let answer = zone.with(now, |zone| loop {
+            let next = match zone.subscribe(&subscription, now)? {
+                Subscribed::Message(next) => next,
                 Subscribed::Waiting { channel, cursor, reign } => {
-                    Served::Waiting(Place::one(channel, cursor, reign))
+                    return Ok(Served::Waiting(Place::one(channel, cursor, reign)));
                 }
-                Subscribed::Message(next) => {
-                    let mut steps = vec![take(zone, copies, received, &next, None)];
-                    if form != PollForm::One {
-                        let channel = zone.channel_of(&next);
-                        let size = steps.iter().map(Step::len).sum();
-                        take_more(
-                            zone,
-                            copies,
-                            received,
-                            channel,
-                            next.cursor,
-                            &mut steps,
-                            size,
-                            now,
-                        );
-                    }
-                    Served::Messages(steps)
-                }
-            })
+            };
+            let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
+                Ok(step) => vec![step],
+                Err(Unreadable::Gone) => continue,
+                Err(Unreadable::NotNow) => return Err(Refusal::Exhausted),
+            };
+            if is_rendered {
+                let channel = zone.channel_of(&next);
+                let size = steps.iter().map(Step::len).sum();
+                take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
+            }
+            return Ok(Served::Messages(steps));
         })?;
         worker.remove_received(now);
         Some(answer)
@@ -358,17 +354,20 @@ pub fn subscribe_to_many(
         let Worker { zone, copies, received, slot, .. } = worker;
         let found = zone.with(now, |zone| {
             let max = if form == PollForm::One { 1 } else { BATCH };
-            let found = gather(zone, copies, received, &members, &standing, max, now);
-            if let Some(slot) = slot.filter(|_| hold && !found.steps.is_empty()) {
+            let rendered = form != PollForm::One;
+            let found = gather(zone, copies, received, &members, &standing, max, rendered, now);
+            let leaves = !found.steps.is_empty() || found.fails;
+            if let Some(slot) = slot.filter(|_| hold && leaves) {
                 members.iter().for_each(|member| zone.leave(member.channel, slot, 1, now));
             }
             found
         })?;
         worker.remove_received(now);
-        Some(Ok(match found.steps.is_empty() {
-            false => Served::Messages(found.steps),
-            true => Served::Waiting(Place::many(members, standing)),
-        }))
+        Some(match found.steps.is_empty() {
+            false => Ok(Served::Messages(found.steps)),
+            true if found.fails => Err(Refusal::Exhausted),
+            true => Ok(Served::Waiting(Place::many(members, standing))),
+        })
     })?
 }
 
@@ -384,8 +383,11 @@ pub fn wait(place: Place, parked: Parked, form: PollForm, timeout: u64) {
 pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), Refusal>> {
     let now = now();
     with(|worker| {
-        let Some(slot) = worker.slot else { return Some(Err(Refusal::NoSpace)) };
-        let subscription = Subscription { hold: Some(slot), ..subscription };
+        let slot = match worker.slot_to_wait(true) {
+            Ok(slot) => slot,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let subscription = Subscription { hold: slot, ..subscription };
         let followed = worker.zone.with(now, |zone| zone.follow(&subscription, now))?;
         Some(followed.map(|Followed { channel, cursor, reign, missed, .. }| {
             (Place::one(channel, cursor, reign), missed)
@@ -439,6 +441,11 @@ pub fn can_take(key: Key) {
 /// A stream's connection can take nothing before it says so with [`can_take`].
 pub fn cannot_take(key: Key) {
     with(|worker| worker.block(key));
+}
+
+/// Whether there is memory for one more stream.
+pub fn has_room() -> bool {
+    with(|worker| memory::has_room_to_wait(worker.hub.len())) == Some(true)
 }
 
 /// Why a subscription is not changed.
@@ -610,9 +617,9 @@ fn deliver(deliveries: Deliveries) {
                     Some(frames) => send(key, &seat, frames),
                     None => true,
                 };
-                if let (true, Some(missed)) = (is_there, printed.cut) {
+                if let (true, Some(reason)) = (is_there, printed.cut) {
                     dismiss(key);
-                    end(&seat, flow, End::Missed(missed));
+                    end(&seat, flow, reason);
                 }
             }
             (Delivery::Ping, Some(flow)) => ping(key, &seat, flow),
@@ -719,10 +726,8 @@ fn release() {
         }
         streams
     });
-    let end = |(key, waiter): (Key, Waiter<Seat>)| {
-        let reason = End::Shutdown { retry: random_below(RETRY_SPREAD) };
-        (key, waiter.connection, Delivery::End(reason))
-    };
+    let end =
+        |(key, waiter): (Key, Waiter<Seat>)| (key, waiter.connection, Delivery::End(come_back()));
     deliver(streams.into_iter().flatten().map(end).collect());
 }
 
@@ -775,6 +780,15 @@ impl Worker {
         }
     }
 
+    /// By which slot a subscriber is counted that may wait; nothing if it may not.
+    fn slot_to_wait(&self, hold: bool) -> Result<Option<SlotRef>, Refusal> {
+        match self.slot.filter(|_| hold) {
+            None if hold => Err(Refusal::NoSpace),
+            Some(_) if !memory::has_room_to_wait(self.hub.len()) => Err(Refusal::Exhausted),
+            slot => Ok(slot),
+        }
+    }
+
     /// Gives a subscriber a place on each of several channels.
     fn enter_all(
         &mut self,
@@ -782,9 +796,9 @@ impl Worker {
         hold: bool,
         now: Now,
     ) -> Option<Result<Vec<Followed>, Refusal>> {
-        let hold = match (hold, self.slot) {
-            (true, None) => return Some(Err(Refusal::NoSpace)),
-            (hold, slot) => slot.filter(|_| hold),
+        let hold = match self.slot_to_wait(hold) {
+            Ok(slot) => slot,
+            Err(refusal) => return Some(Err(refusal)),
         };
         let subscriptions: Vec<_> =
             subscriptions.iter().map(|one| Subscription { hold, ..*one }).collect();
@@ -1037,7 +1051,7 @@ enum Outlook {
 
 /// Decides what a slice's subscribers get. Also tells how many of them leave.
 fn decide(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     hub: &mut Hub<Seat>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
@@ -1089,26 +1103,32 @@ fn decide(
 
 /// What a poll gets.
 fn answer(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     waiter: &Waiter<Seat>,
     now: Now,
 ) -> Outlook {
     let seat = &waiter.connection;
-    let end = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
-        zone::Answer::UpToDate => return Outlook::Nothing,
-        zone::Answer::Message(next) => {
-            let mut steps = vec![take(zone, copies, received, &next, None)];
-            if seat.form != PollForm::One {
-                let size = steps.iter().map(Step::len).sum();
-                let channel = waiter.channel;
-                take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
-            }
-            return answer_with(seat, &steps);
+    let is_rendered = seat.form != PollForm::One;
+    let end = loop {
+        let next = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
+            zone::Answer::UpToDate => return Outlook::Nothing,
+            zone::Answer::Message(next) => next,
+            zone::Answer::Conflict => break replies::conflict(),
+            zone::Answer::Gone => break replies::gone(),
+        };
+        let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
+            Ok(step) => vec![step],
+            Err(Unreadable::Gone) => continue,
+            Err(why) => return Outlook::Answer(unanswered(seat, why)),
+        };
+        if is_rendered {
+            let size = steps.iter().map(Step::len).sum();
+            let channel = waiter.channel;
+            take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
         }
-        zone::Answer::Conflict => replies::conflict(),
-        zone::Answer::Gone => replies::gone(),
+        return answer_with(seat, &steps);
     };
     Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, end)))
 }
@@ -1116,13 +1136,27 @@ fn answer(
 /// A poll's answer.
 fn answer_with(seat: &Seat, steps: &[Step]) -> Outlook {
     let prepared = Prepared::with_messages(seat.form, steps, seat.parked.settings());
-    Outlook::Answer(prepared.map_or(Answer::SentAway, Answer::Reply))
+    Outlook::Answer(match prepared {
+        Ok(prepared) => Answer::Reply(prepared),
+        Err(why) => unanswered(seat, why),
+    })
+}
+
+/// The answer to a poll whose message cannot be sent.
+fn unanswered(seat: &Seat, why: Unreadable) -> Answer {
+    match why {
+        // The client is to come back, and will be told what it has missed.
+        Unreadable::Gone => Answer::SentAway,
+        Unreadable::NotNow => {
+            Answer::Reply(Prepared::in_form(seat.form, Refusal::Exhausted.reply()))
+        }
+    }
 }
 
 /// Takes what there is after a poll's first message, as far as it goes into one reply.
 #[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
 fn take_more(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     channel: ChannelRef,
@@ -1134,7 +1168,11 @@ fn take_more(
     while steps.len() < BATCH && size < BATCH_BYTES {
         // What ends a subscription comes with the next request.
         let zone::Answer::Message(next) = zone.next(channel, cursor, 0, now) else { return };
-        let step = take(zone, copies, received, &next, None);
+        let step = match take(zone, copies, received, &next, None, true, now) {
+            Ok(step) => step,
+            Err(Unreadable::Gone) => continue,
+            Err(Unreadable::NotNow) => return,
+        };
         size += step.len();
         cursor = next.cursor;
         steps.push(step);
@@ -1143,7 +1181,7 @@ fn take_more(
 
 /// What a stream gets: some messages, or its end.
 fn read_on(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     waiter: &Waiter<Seat>,
@@ -1156,14 +1194,19 @@ fn read_on(
         let end = match zone.next(waiter.channel, cursor, waiter.reign, now) {
             zone::Answer::UpToDate => break false,
             zone::Answer::Message(next) => {
-                let step = take(zone, copies, received, &next, None);
-                cursor = next.cursor;
-                bytes += step.len();
-                steps.push(step);
-                if steps.len() == BATCH || bytes >= BATCH_BYTES {
-                    break true;
+                match take(zone, copies, received, &next, None, true, now) {
+                    Ok(step) => {
+                        cursor = next.cursor;
+                        bytes += step.len();
+                        steps.push(step);
+                        if steps.len() == BATCH || bytes >= BATCH_BYTES {
+                            break true;
+                        }
+                        continue;
+                    }
+                    Err(Unreadable::Gone) => continue,
+                    Err(Unreadable::NotNow) => come_back_later(),
                 }
-                continue;
             }
             zone::Answer::Conflict => End::Conflict,
             zone::Answer::Gone => End::Deleted,
@@ -1281,23 +1324,28 @@ struct Found {
     /// How far it has come with that.
     standing: Standing,
     end: Option<End>,
+    /// There is a message that cannot be had now.
+    fails: bool,
     /// There may be more.
     more: bool,
 }
 
 /// Takes what there is in several channels, `max` messages at most.
+#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
 fn gather(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     members: &[Member],
     standing: &Standing,
     max: usize,
+    is_rendered: bool,
     now: Now,
 ) -> Found {
     let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
     let standing = standing.clone();
-    let mut found = Found { steps: Vec::new(), left: Vec::new(), standing, end: None, more: true };
+    let (steps, left) = (Vec::new(), Vec::new());
+    let mut found = Found { steps, left, standing, end: None, fails: false, more: true };
     let mut size = 0;
     while found.steps.len() < max && size < BATCH_BYTES {
         match zone.next_of_many(&channels, &found.standing, now) {
@@ -1306,7 +1354,15 @@ fn gather(
                 break;
             }
             ManyAnswer::Message { from, next, standing } => {
-                let step = take(zone, copies, received, &next, label(members, &standing, from));
+                let label = label(members, &standing, from);
+                let step = match take(zone, copies, received, &next, label, is_rendered, now) {
+                    Ok(step) => step,
+                    Err(Unreadable::Gone) => continue,
+                    Err(Unreadable::NotNow) => {
+                        found.fails = true;
+                        break;
+                    }
+                };
                 found.standing = standing;
                 size += step.len();
                 found.steps.push(step);
@@ -1335,7 +1391,7 @@ fn gather(
 
 /// What a subscriber of several channels gets, and where it stands then.
 fn look_into_many(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     members: &[Member],
@@ -1344,9 +1400,11 @@ fn look_into_many(
     now: Now,
 ) -> (Outlook, Standing) {
     let stays = seat.flow.is_some();
-    let max = if stays || seat.form != PollForm::One { BATCH } else { 1 };
-    let Found { steps, left, standing, end, more } =
-        gather(zone, copies, received, members, standing, max, now);
+    let is_rendered = stays || seat.form != PollForm::One;
+    let max = if is_rendered { BATCH } else { 1 };
+    let Found { steps, left, standing, end, fails, more } =
+        gather(zone, copies, received, members, standing, max, is_rendered, now);
+    let end = end.or_else(|| fails.then(come_back_later));
     if stays {
         // The end comes after what there was before it.
         if !(steps.is_empty() && left.is_empty()) {
@@ -1358,23 +1416,41 @@ fn look_into_many(
     let reply = match end {
         _ if !steps.is_empty() => return (answer_with(seat, &steps), standing),
         None => return (Outlook::Nothing, standing),
+        Some(_) if fails => {
+            return (Outlook::Answer(unanswered(seat, Unreadable::NotNow)), standing)
+        }
         Some(End::Conflict) => replies::conflict(),
         Some(_) => replies::gone(),
     };
     (Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, reply))), standing)
 }
 
-/// A message, copied out of the zone.
+/// A message, copied out of the zone. `is_rendered` says whether more than that will be made of it.
 fn take(
-    zone: &Zone<'_>,
+    zone: &mut Zone<'_>,
     copies: &mut Copies,
     received: &mut Vec<(ChannelRef, Cursor)>,
     next: &Next,
     label: Option<Label>,
-) -> Step {
-    let copied = copies.get_or_make(next.cursor, || zone.copy(next));
+    is_rendered: bool,
+    now: Now,
+) -> Result<Step, Unreadable> {
+    let size = zone.size_of(next);
+    // Before it counts as received.
+    if is_rendered && !memory::has_room_to_render(size.here.saturating_add(size.in_file)) {
+        return Err(Unreadable::NotNow);
+    }
+    let copied = copies.get_or_make(next.cursor, || match memory::has_room(size.here) {
+        true => Ok(zone.copy(next)),
+        false => Err(Unreadable::NotNow),
+    });
+    if matches!(copied, Err(Unreadable::Gone)) {
+        // Found under the lock: nobody has removed it but somebody from outside, and it would be found again and again.
+        zone.lose(next, now);
+    }
+    let copied = copied?;
     received.extend(to_be_received(zone.channel_of(next), &copied));
-    Step { missed: next.missed, copied, label }
+    Ok(Step { missed: next.missed, copied, label })
 }
 
 /// What a message of the channel at place `from` is to a subscriber that stands so after it.

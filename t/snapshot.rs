@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use support::disk::Tiny;
 use support::event_source::EventSource;
 use support::nginx::binary;
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
@@ -431,33 +432,9 @@ fn a_directory_that_is_not_there_is_told_of(workers: usize) {
     assert_eq!(nginx.messages("a"), 0);
 }
 
-/// A file system of 64 kB.
-struct Tiny(PathBuf);
-
-impl Tiny {
-    /// Nothing where this is not allowed.
-    fn mount(path: PathBuf) -> Option<Self> {
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(&path)
-            .output();
-        if mount.is_ok_and(|output| output.status.success()) {
-            return Some(Tiny(path));
-        }
-        eprintln!("SKIPPED: mounting is not allowed here");
-        None
-    }
-}
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 fn a_full_disk_is_told_of(workers: usize) {
     let mut nginx = start(workers);
-    let Some(_tiny) = Tiny::mount(nginx.dir().join("state")) else { return };
+    let Some(_tiny) = Tiny::mount(nginx.dir().join("state"), "size=64k") else { return };
     for number in 0..20 {
         nginx.publish("a", pattern(10_000 + number));
     }

@@ -64,6 +64,14 @@ pub enum PublishError {
         "The message was not published: it would begin a channel, and there are as many as push_max_channels allows."
     )]
     TooManyChannels,
+    /// The body is in a file, which cannot be kept: the disk is full, or the system refuses it otherwise.
+    #[error("The message was not published: its body cannot be kept on disk.")]
+    NotKept,
+    /// The worker has too little memory to read the message.
+    #[error(
+        "The message was not published: the worker has no memory left for it. Send it again in a second."
+    )]
+    Exhausted,
     /// The zone is closed, because a reload brings one of another size.
     #[error(
         "The message was not published: nginx is moving to a shared memory zone of another size. \
@@ -77,9 +85,11 @@ impl PublishError {
     pub fn reply(&self) -> Reply {
         let sentence = self.to_string().into_bytes();
         match self {
-            PublishError::NoSpace { .. } => Reply::text(507, sentence),
+            PublishError::NoSpace { .. } | PublishError::NotKept => Reply::text(507, sentence),
             PublishError::TooManyChannels => Reply::text(403, sentence),
-            PublishError::Closing => Reply::text(503, sentence).header("Retry-After", &b"1"[..]),
+            PublishError::Exhausted | PublishError::Closing => {
+                Reply::text(503, sentence).header("Retry-After", &b"1"[..])
+            }
         }
     }
 }

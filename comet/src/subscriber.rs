@@ -72,6 +72,12 @@ pub enum Refusal {
         "The subscriber was not served: push_shared_memory_size leaves no room for its channel."
     )]
     NoSpace,
+    /// The worker has too little memory, or no descriptor to open a message's file with.
+    #[error(
+        "The subscriber was not served: the worker has no memory, or no open files, left for it. \
+         Ask again in a second."
+    )]
+    Exhausted,
     /// The zone is closed, because a reload brings one of another size.
     #[error(
         "The subscriber was not served: nginx is moving to a shared memory zone of another size. \
@@ -90,7 +96,9 @@ impl Refusal {
             Refusal::Conflict => conflict(),
             Refusal::TooManyChannels => Reply::text(403, sentence()),
             Refusal::NoSpace => Reply::text(507, sentence()),
-            Refusal::Closing => Reply::text(503, sentence()).header("Retry-After", &b"1"[..]),
+            Refusal::Exhausted | Refusal::Closing => {
+                Reply::text(503, sentence()).header("Retry-After", &b"1"[..])
+            }
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Topic {
     Closing,
     /// A large message cannot be kept.
     NoFile,
+    /// There is no memory for a message.
+    Memory,
 }
 
 /// Milliseconds after which a worker tells of a topic again as something that an operator should know.

@@ -145,10 +145,13 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     unsafe {
         super::faults::start(cycle);
     }
-    // SAFETY: this is init_module.
+    process::outlive_file_limits();
+    // SAFETY: this is init_module. An error would end the master, and with it all that runs: workers do without.
     if let Err(error) = wake::prepare(unsafe { process::slots_needed(cycle) }) {
-        log::cycle(Level::Emergency, &format!("push: eventfd() failed: {error}"));
-        return ERROR;
+        log::cycle(
+            Level::Error,
+            &format!("push: eventfd() failed, workers will notice messages late: {error}"),
+        );
     }
     if let Some(zone) = main.zone {
         // SAFETY: this is init_module, and the zone is initialised.

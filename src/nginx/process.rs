@@ -63,6 +63,36 @@ pub fn give_memory_back() {
     }
 }
 
+/// Whether this process can get so many bytes at once, from the system with so many more to spare, or else from what it has.
+pub fn has_room_for(bytes: usize, spare: usize) -> bool {
+    let len = bytes.saturating_add(spare);
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: new memory that nobody uses, and that is given back at once. Nothing of it is written, so it costs two system
+    // calls; and the allocator, which learns from what it gives out, does not see it.
+    unsafe {
+        let place = libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0);
+        if place != libc::MAP_FAILED {
+            libc::munmap(place, len);
+            return true;
+        }
+    }
+    // The allocator may keep what others have given back.
+    let mut kept: Vec<u8> = Vec::new();
+    let is_kept = kept.try_reserve_exact(bytes).is_ok();
+    std::hint::black_box(kept.as_mut_ptr());
+    is_kept
+}
+
+/// Has writes beyond the limit for files (`ulimit -f`) fail, rather than end the process. Processes that are forked later
+/// inherit it.
+pub fn outlive_file_limits() {
+    // SAFETY: nginx has no handler for this signal, and is single-threaded.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Places in the process table that workers may take until the next reload: those in use, those of a new generation, and
 /// some to spare.
 ///

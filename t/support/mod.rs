@@ -9,6 +9,7 @@
 //! * [`body`]: a reply's body that comes bit by bit.
 //! * [`event_source`], [`lines`], [`websocket`]: clients for streams; [`streams`]: all of them as one.
 //! * [`deflate`]: how far back compressed data refers.
+//! * [`disk`]: a disk that is soon full.
 //! * [`tls`]: lets a client of plain connections speak to a port with TLS.
 //! * [`process`]: signals, workers, open files.
 //! * [`http2`], [`webdriver`]: the two other protocols that some tests speak.
@@ -20,6 +21,7 @@
 pub mod body;
 pub mod config;
 pub mod deflate;
+pub mod disk;
 pub mod event_source;
 pub mod http;
 pub mod http2;

@@ -1,11 +1,11 @@
-//! Processes by pid: signals, children, open files, memory mappings.
+//! Processes by pid: signals, children, limits, open files, memory mappings.
 
 use std::fs;
 
 use rustix::io::Errno;
-use rustix::process::{kill_process, Pid, Resource, Rlimit};
+use rustix::process::{kill_process, Pid, Rlimit};
 
-pub use rustix::process::Signal;
+pub use rustix::process::{Resource, Signal};
 
 /// Sends a signal. A process that has just gone is no error.
 pub fn signal(pid: i32, signal: Signal) {
@@ -88,6 +88,36 @@ pub fn allow_open_files(wanted: u64) {
     }
 }
 
+/// Lets a process have so much of a resource and no more, as if it had used up the rest.
+pub fn limit(pid: i32, resource: Resource, most: u64) {
+    let maximum = rustix::process::getrlimit(resource).maximum;
+    set_limit(pid, resource, Rlimit { current: Some(most), maximum });
+}
+
+/// Lets a process have as much of a resource as this one.
+pub fn lift_limit(pid: i32, resource: Resource) {
+    set_limit(pid, resource, rustix::process::getrlimit(resource));
+}
+
+fn set_limit(pid: i32, resource: Resource, limit: Rlimit) {
+    match rustix::process::prlimit(Pid::from_raw(pid), resource, limit) {
+        Ok(_) | Err(Errno::SRCH) => {}
+        Err(error) => panic!("cannot limit {resource:?} of {pid}: {error}"),
+    }
+}
+
+/// The number that a descriptor gets if none below it is free.
+pub fn next_descriptor(pid: i32) -> u64 {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    numbers.max().expect("open files") + 1
+}
+
+/// The size in bytes of a process's address space; nothing if it has ended.
+pub fn address_space(pid: i32) -> Option<u64> {
+    figure(pid, "VmSize:")
+}
+
 /// Whether a tool that watches memory keeps figures about it from meaning anything.
 pub fn is_watched(pid: i32) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
@@ -96,9 +126,11 @@ pub fn is_watched(pid: i32) -> bool {
 
 /// The memory in bytes that only this process has, without what it shares and what files hold.
 pub fn private_memory(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line =
-        status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux 4.5 or later");
-    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
-    kilobytes.expect("a number") * 1024
+    figure(pid, "RssAnon:").expect("the process runs, on Linux 4.5 or later")
+}
+
+fn figure(pid: i32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

@@ -2,6 +2,7 @@
 
 use super::deflate::{inflate, InflateError};
 use super::frame::{Opcode, FIN, MAX_CONTROL, RSV1};
+use super::TRY_AGAIN_LATER;
 
 /// What a client may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ const NO_UTF8: Violation = Violation { code: 1007, reason: "text is not UTF-8" }
 const BAD_DEFLATE: Violation = Violation { code: 1007, reason: "bad compressed data" };
 const NOT_ALLOWED: Violation = Violation { code: 1008, reason: "publishing is not allowed here" };
 const TOO_LARGE: Violation = Violation { code: 1009, reason: "the message is too large" };
+const NO_MEMORY: Violation =
+    Violation { code: TRY_AGAIN_LATER, reason: "no memory for the message" };
 
 /// Reads one client's frames. Between messages it holds nothing: there are many idle clients.
 #[derive(Debug, Default)]
@@ -100,6 +103,12 @@ impl Decoder {
     /// Whether no part of a frame or message is held.
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
+    }
+
+    /// Bytes that are held of a message which is not complete.
+    pub fn held(&self) -> u64 {
+        let message = self.partial.as_ref().and_then(|partial| partial.message.as_ref());
+        message.map_or(0, |message| message.data.len() as u64)
     }
 
     /// Reads what has come, and calls `each` with everything that it completes.
@@ -248,6 +257,7 @@ impl Partial {
         let plain = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
         match &mut self.message {
             Some(message) if !frame.opcode.is_control() => {
+                message.data.try_reserve(payload.len()).map_err(|_| NO_MEMORY)?;
                 message.data.extend(plain);
                 message.check_text(false)
             }
@@ -274,6 +284,7 @@ impl Partial {
             let max = usize::try_from(max).unwrap_or(usize::MAX - 1);
             message.data = inflate(&message.data, max).map_err(|error| match error {
                 InflateError::TooLarge => TOO_LARGE,
+                InflateError::NoMemory => NO_MEMORY,
                 InflateError::Invalid => BAD_DEFLATE,
             })?;
             message.compressed = false;

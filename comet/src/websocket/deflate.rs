@@ -18,6 +18,9 @@ pub enum InflateError {
     /// It has more bytes than allowed.
     #[error("the message is too large")]
     TooLarge,
+    /// There is no memory for it.
+    #[error("there is no memory for the message")]
+    NoMemory,
     /// It is no deflate data.
     #[error("the message is not compressed as it says")]
     Invalid,
@@ -50,7 +53,8 @@ pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
             if out.len() == out.capacity() {
                 // A vector left to itself doubles its room beyond what is allowed.
                 let allowed = max.saturating_add(1).saturating_sub(out.len());
-                out.reserve_exact(out.len().max(STEP).min(allowed).max(1));
+                out.try_reserve_exact(out.len().max(STEP).min(allowed).max(1))
+                    .map_err(|_| InflateError::NoMemory)?;
             }
             let before = inflate.total_in();
             let status = inflate

@@ -28,6 +28,8 @@ pub const INTERNAL_ERROR: u16 = 1011;
 pub const POLICY_VIOLATION: u16 = 1008;
 /// "The server restarts; come again" (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
+/// "Try again later" (IANA's registry of close codes).
+pub const TRY_AGAIN_LATER: u16 = 1013;
 
 /// Bytes of messages that are compressed: fewer are not worth it, and more would hold up everybody else on the worker.
 const COMPRESSED: std::ops::RangeInclusive<usize> = 64..=1 << 20;

@@ -84,6 +84,15 @@ pub struct Next {
     pub stamp: u64,
 }
 
+/// How large a message is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What of it is in the zone: its body, or the path of its file.
+    pub here: u64,
+    /// What of it is in a file.
+    pub in_file: u64,
+}
+
 /// What a waiting subscriber gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -429,15 +438,29 @@ impl Zone<'_> {
         ChannelRef { at: self.get::<MessageHead>(next.at).channel, life: next.cursor.life }
     }
 
+    /// Takes a message out of the log that cannot be had any more, for its file has gone: who has not got it is told. Only
+    /// under the lock under which `next` was found.
+    pub fn lose(&mut self, next: &Next, now: Now) {
+        self.remove_message(next.at, now);
+    }
+
+    /// How large a message is. Only under the lock under which `next` was found.
+    pub fn size_of(&self, next: &Next) -> Size {
+        let head = self.get::<MessageHead>(next.at);
+        Size { here: u64::from(head.content_len), in_file: head.file_len }
+    }
+
     /// Copies a message out of the zone (invariant I4). Only under the lock under which `next` was found.
     pub fn copy(&self, next: &Next) -> Message {
         let head = self.get::<MessageHead>(next.at);
         let type_len = usize::from(head.type_len);
         let total = type_len + head.content_len as usize;
-        let mut content = Vec::with_capacity(total);
-        content.extend(head.content.iter().take(total));
-        self.read_chain(head.rest, total - content.len(), &mut content);
-        let body = content.split_off(type_len.min(content.len())).into_boxed_slice();
+        let mut body = Vec::with_capacity(total);
+        body.extend(head.content.iter().take(total));
+        self.read_chain(head.rest, total - body.len(), &mut body);
+        // The body stays where it is: it may be large.
+        let mut content: Vec<u8> = body.drain(..type_len.min(body.len())).collect();
+        let body = body.into_boxed_slice();
         let event = match content.iter().position(|byte| *byte == 0) {
             Some(end) if head.flags & HAS_EVENT != 0 => {
                 let event = content.split_off(end + 1);

@@ -45,7 +45,9 @@ mod tests;
 pub use carry::Carried;
 pub use channel::{ChannelRef, Followed, Subscribed, Subscription};
 pub use check::Fault;
-pub use log::{Answer, Content, Next, Publication, Published, TRANSIENT_MAX, TRANSIENT_TIMEOUT};
+pub use log::{
+    Answer, Content, Next, Publication, Published, Size, TRANSIENT_MAX, TRANSIENT_TIMEOUT,
+};
 pub use many::ManyAnswer;
 pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};
 pub use slots::{Mail, SlotRef};

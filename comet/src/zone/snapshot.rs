@@ -21,8 +21,8 @@ use super::ledger::{are_in_step, Second};
 use super::log::message_blocks;
 use super::memory::{At, Tombstone};
 use super::record::{
-    kind, ChannelHead, LedgerBlock, LedgerEntry, MessageHead, DELETE_WHEN_RECEIVED, HAS_EVENT,
-    IN_FILE, LEDGER_ENTRIES, TRANSIENT,
+    kind, ChannelHead, DataBlock, LedgerBlock, LedgerEntry, MessageHead, DATA_INLINE,
+    DELETE_WHEN_RECEIVED, HAS_EVENT, IN_FILE, LEDGER_ENTRIES, TRANSIENT,
 };
 use super::{Content, Zone};
 use crate::clock::Now;
@@ -255,7 +255,7 @@ impl Zone<'_> {
                 for number in [message.stamp, left, message.file_len] {
                     out.put(&number.to_le_bytes())?;
                 }
-                out.put(&self.content_of(&message))?;
+                self.write_content(&message, out)?;
                 saved.messages += 1;
             } else {
                 self.trash_own_file(&message);
@@ -265,13 +265,26 @@ impl Zone<'_> {
         Ok(())
     }
 
-    fn content_of(&self, message: &MessageHead) -> Vec<u8> {
-        let total = usize::from(message.type_len) + message.content_len as usize;
-        let mut content: Vec<u8> = message.content.iter().take(total).copied().collect();
-        self.read_chain(message.rest, total - content.len(), &mut content);
+    /// Block by block: there may be no memory for all of it, at the end of all things.
+    fn write_content(&self, message: &MessageHead, out: &mut Writer<'_>) -> io::Result<()> {
+        let mut left = usize::from(message.type_len) + message.content_len as usize;
+        let mut put = |bytes: &[u8]| {
+            let bytes = bytes.get(..left).unwrap_or(bytes);
+            left -= bytes.len();
+            out.put(bytes).map(|()| left)
+        };
+        let mut left = put(&message.content)?;
+        let mut at = message.rest;
+        while at.is_some() && left > 0 {
+            let block = self.get::<DataBlock>(at);
+            left = put(&block.bytes)?;
+            at = block.next;
+        }
         // A chain that death has cut leaves zeros, as everywhere.
-        content.resize(total, 0);
-        content
+        while left > 0 {
+            left = put(&[0; DATA_INLINE])?;
+        }
+        Ok(())
     }
 
     fn trash_own_file(&mut self, message: &MessageHead) {

@@ -42,6 +42,42 @@ fn a_file_s_path_and_length_come_back() {
 }
 
 #[test]
+fn a_message_whose_file_has_gone_is_missed() {
+    for lost in 0..3 {
+        let mut world = World::new(64);
+        let slot = world.join(0);
+        let (channel, cursor, reign) = world.wait(b"c", slot);
+        for number in 0..3 {
+            match number == lost {
+                true => world.publish(in_file(b"c")),
+                false => world.publish(say(b"c", &[b"x"])),
+            };
+        }
+        let mut at = cursor;
+        let mut told = 0;
+        let mut got = 0;
+        let trash = world.trash(|zone, now| {
+            while let Answer::Message(next) = zone.next(channel, at, reign, now) {
+                let size = zone.size_of(&next);
+                if size.in_file > 0 {
+                    assert_eq!(size, Size { here: PATH.len() as u64, in_file: 1 << 33 });
+                    zone.lose(&next, now);
+                    continue;
+                }
+                assert_eq!(size, Size { here: 1, in_file: 0 });
+                (told, got, at) = (told + next.missed.count, got + 1, next.cursor);
+            }
+            assert_eq!(zone.usage().messages, 2);
+        });
+        assert_eq!((trash, got), (vec![PATH.to_vec()], 2));
+        world.publish(say(b"c", &[b"x"]));
+        let next = world.with(|zone, now| zone.next(channel, at, reign, now));
+        let Answer::Message(next) = next else { panic!("{next:?}") };
+        assert_eq!(told + next.missed.count, 1);
+    }
+}
+
+#[test]
 fn a_file_is_given_back_once_whichever_way_its_message_goes() {
     let fresh = || {
         let mut world = World::new(64);
