@@ -1,5 +1,6 @@
 //! A WebSocket's conversation: what its client says, and what that brings about (RFC 6455).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,17 @@ use crate::{publisher, worker};
 /// How long a client's messages are answered before others get their turn: some bytes may be many messages, each for many
 /// channels.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// Bytes that a client may have said of a message which is not complete, whatever others have.
+const FAIR: u64 = 16 << 10;
+/// Bytes that others may hold so in this worker when a client goes beyond that.
+const MAX_HELD: u64 = 64 << 20;
+const TOO_MANY: Violation =
+    Violation { code: websocket::TRY_AGAIN_LATER, reason: "too many messages are not complete" };
+
+thread_local! {
+    /// Bytes that are held of messages which are not complete.
+    static HELD: Cell<u64> = const { Cell::new(0) };
+}
 
 /// What is kept of a WebSocket beside its connection.
 #[derive(Debug)]
@@ -26,6 +38,8 @@ pub struct Talk {
     decoder: Decoder,
     /// What has been read and is not answered yet.
     unanswered: Option<Box<Unanswered>>,
+    /// What of [`HELD`] is this client's.
+    held: u64,
     /// Whether the client may compress what it says.
     deflate: bool,
     /// What it may say; a client without may say nothing.
@@ -120,6 +134,7 @@ impl Talk {
         Talk {
             decoder: Decoder::new(),
             unanswered: None,
+            held: 0,
             deflate,
             role: role.map(Box::new),
             heard: false,
@@ -146,6 +161,15 @@ impl Talk {
         self.closing = true;
     }
 
+    /// Counts what is held of a message that is not complete. False if there is too much of that: connections cost little, so
+    /// that many of them could hold more than there is memory.
+    fn hold(&mut self, held: u64) -> bool {
+        let others = HELD.get().saturating_sub(self.held);
+        HELD.set(others.saturating_add(held));
+        self.held = held;
+        held <= FAIR || others <= MAX_HELD
+    }
+
     fn policy(&self) -> Policy {
         Policy {
             max_message: self.role.as_ref().map(|role| match &**role {
@@ -163,6 +187,15 @@ impl Talk {
         let mut unanswered = self.unanswered.take().map_or_else(Unanswered::default, |all| *all);
         let events = &mut unanswered.events;
         let read = self.decoder.read(&policy, bytes, &mut |event| events.push_back(event));
+        let held = self.decoder.held();
+        let read = match self.hold(held) {
+            true => read,
+            false => {
+                self.decoder = Decoder::new();
+                self.hold(0);
+                read.and(Err(TOO_MANY))
+            }
+        };
         unanswered.violation = unanswered.violation.or(read.err());
         let begin = Instant::now();
         let mut said = Vec::new();
@@ -208,6 +241,12 @@ impl Talk {
             }
             _ => (said, None),
         }
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.hold(0);
     }
 }
 

@@ -142,6 +142,11 @@ fn chat_works() {
         Some(true)
     );
     nginx.get("/rooms/no.such.name").expect_status(404);
+    // A message that is a page of its writer's does not become one of the site's.
+    nginx.publish_at("/rooms/den/messages", "<script>forged()</script>");
+    let message = nginx.get("/rooms/den").expect_status(200);
+    assert_eq!(message.header("Content-Security-Policy"), Some("sandbox"));
+    assert_eq!(message.header("X-Content-Type-Options"), Some("nosniff"));
 }
 
 fn ends_with_chat(location: &str) -> bool {

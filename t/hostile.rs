@@ -5,15 +5,18 @@
 
 mod support;
 
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
 
 use serde_json::{json, Value};
-use support::event_source;
+use support::event_source::{self, EventSource};
 use support::lines::{self, json_request, Lines};
 use support::push::{pattern, publisher, subscriber};
 use support::websocket::{to_bytes, Frame, Handshake};
-use support::{on_1_and_4_workers, process, wait, Client, Config, Cursor, Nginx, Request};
+use support::{on_1_and_4_workers, process, wait, Client, Config, Cursor, Nginx, Request, Signal};
 
 on_1_and_4_workers!(
     // Slowness and size.
@@ -24,6 +27,12 @@ on_1_and_4_workers!(
     no_name_breaks_out_of_a_transport,
     no_name_breaks_out_of_a_log,
     a_nul_is_a_byte_like_others_or_refused,
+    what_publishers_say_of_a_message_stays_a_value,
+    no_publisher_ends_what_others_hear,
+    // Files.
+    what_others_put_beside_our_files_is_left_alone,
+    a_file_that_was_exchanged_is_not_taken_for_a_message,
+    a_file_that_somebody_has_removed_is_a_message_that_is_missed,
     // Positions.
     every_cursor_has_a_defined_position,
     every_date_and_tag_has_a_defined_position,
@@ -352,6 +361,166 @@ fn a_nul_is_a_byte_like_others_or_refused(workers: usize) {
     }
     nginx.get(&publisher("a%00")).expect_status(404);
     assert_eq!(nginx.messages("a"), 0);
+}
+
+/// Types and names of events that nobody means well with. No header field has line ends.
+const WORDS: [&str; 8] = [
+    "\"quoted\"; 'quoted'",
+    "back\\slash\\",
+    "</script><script>forged()</script>",
+    "text/html; charset=\"</script>",
+    "x: y\t: z,,;=",
+    "\u{1}\u{1b}[31m\u{7f}",
+    "a\u{2028}\u{2029}\u{85}\u{ffff}",
+    "multipart/mixed; boundary=x",
+];
+
+fn what_publishers_say_of_a_message_stays_a_value(workers: usize) {
+    let server = "location = /all { push_pubsub; push_channel_id $arg_id; }";
+    let nginx = Nginx::start(config(workers).server(server));
+    for (number, word) in WORDS.into_iter().enumerate() {
+        let id = format!("word-{number}");
+        let post = Request::post(&publisher(&id), "message");
+        let post = post.header("Content-Type", word).header("Push-Event", word);
+        nginx.request(&post).expect_status(202);
+
+        let poll = nginx.get(&subscriber(&id)).expect_status(200);
+        assert_eq!(poll.header("Content-Type"), Some(word));
+        assert_eq!((poll.headers.len(), poll.text()), (8, "message"), "{}", poll.head);
+
+        for target in [format!("/lines?id={id}"), format!("/lines?id={id},other")] {
+            let line = Lines::open(nginx.port(), &json_request(&target)).json();
+            assert_eq!((line["type"].as_str(), line["event"].as_str()), (Some(word), Some(word)));
+        }
+        let script = nginx.get(&format!("/sub?id={id}&callback=take")).expect_status(200);
+        let array = script.text().strip_prefix("/**/take(").unwrap().strip_suffix(");\n").unwrap();
+        let objects: Value = serde_json::from_str(array).unwrap();
+        assert_eq!(objects[0]["type"].as_str(), Some(word));
+        assert!(!array.contains(['<', '>', '\u{2028}']), "{array}");
+
+        let mut events = EventSource::open(nginx.port(), &subscriber(&id));
+        let event = events.event();
+        assert_eq!((event.name.as_str(), event.data.as_str()), (word, "message"));
+
+        let mut parts = nginx.client();
+        parts.send(&Request::get(&subscriber(&id)).header("Accept", "multipart/mixed"));
+        let parts = read_until(&mut parts, "\r\n\r\nmessage");
+        let is_field = !word.contains(|c: char| c.is_ascii_control() && c != '\t');
+        let field = format!("\r\nContent-Type: {word}\r\n\r\nmessage");
+        assert_eq!(parts.contains(&field), is_field, "{parts:?}");
+        assert!(parts.contains("\r\nEtag: 0\r\n"), "{parts:?}");
+
+        let mut socket =
+            Handshake::to(&subscriber(&id)).protocols("ws+meta.nchan").open(nginx.port());
+        let (meta, data) = socket.message().meta();
+        let told = meta.get(1).map(|(name, value)| (name.as_str(), value.as_str()));
+        let is_line = !word.contains(char::is_control);
+        assert_eq!((told, data), (is_line.then_some(("content-type", word)), b"message".to_vec()));
+        assert!(meta.len() <= 2, "{meta:?}");
+
+        // By JSON, which could say line ends as well.
+        let mut socket = Handshake::to("/all?id=json").protocols("push.json").open(nginx.port());
+        for (member, end) in [("type", "\r\n"), ("event", "\n"), ("type", "\0"), ("event", "\r")] {
+            let command = json!({"publish": "x", member: format!("{word}{end}forged: 1")});
+            socket.send_text(&command.to_string());
+            let answer: Value = serde_json::from_str(socket.message().as_text()).unwrap();
+            assert_eq!(answer["error"], 400, "{answer}");
+        }
+    }
+    assert_eq!(nginx.messages("json"), 0);
+}
+
+fn no_publisher_ends_what_others_hear(workers: usize) {
+    let nginx = start(workers, "");
+    let mut events = EventSource::open(nginx.port(), &subscriber("a"));
+    let mut both = EventSource::open(nginx.port(), &subscriber("a,b"));
+    for name in ["end", "gap", "left", "open", "error"] {
+        for field in ["Push-Event", "X-EventSource-Event"] {
+            let post = Request::post(&publisher("a"), "{\"reason\":\"deleted\"}");
+            nginx.request(&post.header(field, name)).expect_status(201);
+            for source in [&mut events, &mut both] {
+                assert_eq!(source.event().name, "", "{name}");
+            }
+        }
+    }
+}
+
+const FILES: &str = "client_body_buffer_size 8k; client_max_body_size 8m;";
+
+/// Files with messages' bodies.
+fn spooled(nginx: &Nginx) -> Vec<PathBuf> {
+    let directories = fs::read_dir(nginx.dir().join("temp_client_body")).unwrap();
+    let entries = directories.filter_map(|entry| fs::read_dir(entry.unwrap().path()).ok());
+    let paths = entries.flatten().map(|entry| entry.unwrap().path());
+    paths.filter(|path| !path.ends_with("lock")).collect()
+}
+
+fn what_others_put_beside_our_files_is_left_alone(workers: usize) {
+    let nginx = start(workers, FILES);
+    let (temporary, outside) = (nginx.dir().join("temp_client_body"), nginx.dir().join("outside"));
+    fs::create_dir(&outside).unwrap();
+    for name in ["precious", "lock"] {
+        fs::write(outside.join(name), "precious").unwrap();
+    }
+    // A link to a directory, a pipe, which would keep waiting who opens it, and a link in place of a lock.
+    symlink(&outside, temporary.join("push-link")).unwrap();
+    for name in ["push-pipe", "push-lock"] {
+        fs::create_dir(temporary.join(name)).unwrap();
+    }
+    let pipe = temporary.join("push-pipe/lock");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    symlink(outside.join("precious"), temporary.join("push-lock/lock")).unwrap();
+    fs::write(temporary.join("push-file"), "precious").unwrap();
+    for _ in 0..2 * workers {
+        nginx.publish("a", pattern(100_000)).expect_status(202);
+    }
+    assert_eq!(nginx.poll("a", &Cursor::none()).body, pattern(100_000));
+    for path in [outside.join("precious"), outside.join("lock"), temporary.join("push-file")] {
+        assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+    }
+    assert!(pipe.exists() && temporary.join("push-lock/lock").exists());
+    expect_service(&nginx, "b");
+}
+
+fn a_file_that_was_exchanged_is_not_taken_for_a_message(workers: usize) {
+    let mut nginx = start(workers, &format!("{FILES} push_snapshot messages;"));
+    nginx.publish("a", pattern(100_000));
+    nginx.publish("a", "small");
+    let secret = nginx.dir().join("secret");
+    fs::write(&secret, pattern(100_000)).unwrap();
+    let files = spooled(&nginx);
+    assert_eq!(files.len(), 1);
+    nginx.stop(Signal::QUIT);
+    fs::remove_file(&files[0]).unwrap();
+    symlink(&secret, &files[0]).unwrap();
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["small"]);
+    assert!(secret.exists());
+}
+
+fn a_file_that_somebody_has_removed_is_a_message_that_is_missed(workers: usize) {
+    let nginx = start(workers, FILES);
+    let first = Cursor::after(&{
+        nginx.publish("a", "first");
+        nginx.poll("a", &Cursor::none())
+    });
+    nginx.publish("a", pattern(100_000));
+    let mut waiting = nginx.park("b");
+    for path in spooled(&nginx) {
+        fs::remove_file(path).unwrap();
+    }
+    // Nothing is there for it, and it waits: it is not told to come back again and again.
+    let mut held = nginx.park_after("a", &first);
+    nginx.publish("a", "third").expect_status(201);
+    let response = held.response().expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("third", Some("1")));
+    assert_eq!(nginx.queue("a"), ["first", "third"]);
+    let mut events = EventSource::open(nginx.port(), &subscriber("a"));
+    events.expect_message("first");
+    assert_eq!(events.event().name, "gap");
+    events.expect_message("third");
+    nginx.publish("b", "served").expect_status(201);
+    assert_eq!(waiting.response().expect_status(200).text(), "served");
 }
 
 /// Numbers and what looks like numbers, at all edges.
@@ -866,6 +1035,39 @@ fn fragments_without_end_cost_no_memory(workers: usize) {
     assert!(grown < 4 << 20, "{grown} bytes more");
     socket.send(&[Frame::continuation("the end")]);
     socket.expect_text("the end");
+}
+
+#[test]
+fn messages_that_are_never_complete_do_not_fill_the_memory() {
+    const MB: usize = 1 << 20;
+    let nginx = Nginx::start(config(1).publisher("client_max_body_size 16m;"));
+    let open = || Handshake::to(&publisher("a")).open(nginx.port());
+    let some = Frame::binary(vec![b'x'; 14 * MB]).unfinished().to_bytes(Some([0; 4]));
+    let mut sockets: Vec<_> = (0..5).map(|_| open()).collect();
+    for socket in &mut sockets {
+        socket.send_bytes(&some);
+        socket.send(&[Frame::ping("there")]);
+        socket.expect_pong(b"there");
+    }
+    let mut late = open();
+    let more = Frame::binary(vec![b'x'; MB]).unfinished().to_bytes(Some([0; 4]));
+    late.send_bytes(&more);
+    // It would have to answer, but is in the middle of a frame.
+    let close = late.frame();
+    assert_eq!(close.close_code(), Some(1013));
+    assert_eq!(close.close_reason(), "too many messages are not complete");
+    // Small ones, and those that are there, go on.
+    let mut small = open();
+    small.send(&[Frame::text("x".repeat(10_000)).unfinished()]);
+    small.send(&[Frame::continuation("the end")]);
+    sockets[0].send(&[Frame::continuation("the end")]);
+    nginx.wait_for_messages("a", 2);
+    let mut again = open();
+    again.send_bytes(&more);
+    again.send(&[Frame::continuation("")]);
+    nginx.wait_for_messages("a", 3);
+    drop(sockets);
+    expect_service(&nginx, "b");
 }
 
 fn commands_that_are_no_commands_are_answered(workers: usize) {

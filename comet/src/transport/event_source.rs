@@ -41,7 +41,7 @@ impl Framing for EventSource {
         if let Some(channel) = envelope.channel.filter(|channel| is_name(channel)) {
             push_field(&mut event, b"channel: ", channel);
         }
-        if is_name(envelope.event) {
+        if is_name(envelope.event) && !TAKEN.contains(&envelope.event) {
             push_field(&mut event, b"event: ", envelope.event);
         }
         for line in lines(body) {
@@ -89,6 +89,10 @@ fn push_field(event: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     event.extend_from_slice(value);
     event.push(b'\n');
 }
+
+/// Names of events that mean something else to a client: those of this module, and those by which a browser tells of the
+/// connection. With one of them, a publisher could end the subscription of everybody else.
+const TAKEN: [&[u8]; 5] = [b"gap", b"left", b"end", b"open", b"error"];
 
 /// Whether there is an event name that stays within its field: with a line end in it a publisher could write fields, and
 /// events, of its own (CWE-93).
@@ -187,6 +191,14 @@ mod tests {
             assert_eq!(event(name, b"hello"), "id: 1700000000:3\ndata: hello\n\n");
         }
         assert_eq!(event(b" a: b", b""), "id: 1700000000:3\nevent:  a: b\ndata: \n\n");
+    }
+
+    #[test]
+    fn a_name_that_means_something_else_is_left_out() {
+        for name in [&b"gap"[..], b"left", b"end", b"open", b"error"] {
+            assert_eq!(event(name, b"hello"), "id: 1700000000:3\ndata: hello\n\n");
+        }
+        assert!(event(b"End", b"hello").contains("event: End\n"));
     }
 
     #[test]
