@@ -27,9 +27,12 @@ pub fn handle(request: &Request) -> Status {
 /// Serves a request that may come from where it comes from.
 pub fn serve(request: &Request) -> Status {
     let action = replies::action(request.method());
-    // A message without a body to wait for: no old client sends such a request.
+    // It publishes, though it is a GET.
     if action == Action::Info && stream::is_handshake(request) {
         request.discard_body();
+        if !request.settings().publisher_websocket {
+            return request.reply(replies::no_websocket());
+        }
         return stream::open_websocket(request, Role::Publisher);
     }
     if action != Action::Publish {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use support::config::project_file;
 use support::streams::Kind;
+use support::websocket::Handshake;
 use support::{Config, Nginx, Request};
 
 /// What the test needs to know of an example.
@@ -142,6 +143,8 @@ fn chat_works() {
         Some(true)
     );
     nginx.get("/rooms/no.such.name").expect_status(404);
+    // All that is said in a WebSocket would be one request to limit_req.
+    nginx.request(&Handshake::to("/rooms/lobby/messages").request()).expect_status(403);
     // A message that is a page of its writer's does not become one of the site's.
     nginx.publish_at("/rooms/den/messages", "<script>forged()</script>");
     let message = nginx.get("/rooms/den").expect_status(200);

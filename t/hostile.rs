@@ -1106,10 +1106,20 @@ fn who_may_not_publish_changes_nothing(workers: usize) {
     let nginx = Nginx::start(
         config(workers)
             .server("location = /denied { deny all; push_publisher; push_channel_id $arg_id; }")
-            .server("location = /denied-both { deny all; push_pubsub; push_channel_id $arg_id; }"),
+            .server("location = /denied-both { deny all; push_pubsub; push_channel_id $arg_id; }")
+            .server(
+                "location = /look {
+                    limit_except GET { deny all; } push_publisher; push_channel_id $arg_id;
+                }",
+            ),
     );
     nginx.publish("a", "one");
     let info = nginx.info("a");
+    // Who may only look at a channel does not publish by a WebSocket, which begins with a GET.
+    nginx.get("/look?id=a").expect_status(200);
+    nginx.request(&Request::post("/look?id=a", "no")).expect_status(403);
+    let refused = nginx.request(&Handshake::to("/look?id=a").request()).expect_status(403);
+    assert!(refused.text().ends_with("does not list websocket."), "{}", refused.text());
     for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for path in ["denied", "denied-both"] {
             let request = Request::new(method, &format!("/{path}?id=a")).body("no");

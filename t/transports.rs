@@ -243,8 +243,17 @@ fn unknown_words_are_refused() {
             assert!(check.text.contains(directive), "{}", check.text);
         }
     }
-    let text = "location /x { push_publisher websocket; push_channel_id a; }";
-    assert!(!Nginx::check(&Config::bare().server(text)).success);
+    for (words, ok) in [
+        ("", true),
+        ("http", true),
+        ("websocket", true),
+        ("http ws", true),
+        ("eventsource", false),
+        ("\"\"", false),
+    ] {
+        let text = format!("location /x {{ push_publisher {words}; push_channel_id a; }}");
+        assert_eq!(Nginx::check(&Config::bare().server(&text)).success, ok, "{words}");
+    }
 }
 
 #[test]

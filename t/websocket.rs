@@ -84,7 +84,7 @@ const LIMIT: usize = 100_000;
 /// `/sub` subscribes, `/pub` publishes, `/quiet` publishes without replies, `/both` does both.
 fn start(workers: usize, text: &str) -> Nginx {
     let locations = format!(
-        "location /quiet {{ push_publisher; push_channel_id $arg_id; push_websocket_info off; {text} }}
+        "location /quiet {{ push_publisher websocket; push_channel_id $arg_id; push_websocket_info off; {text} }}
          location /both {{ push_pubsub; push_channel_id $arg_id; {text} }}"
     );
     let config = Config::push(workers)
@@ -1506,7 +1506,7 @@ fn info_comes_in_the_form_that_the_handshake_accepts(workers: usize) {
 fn info_can_be_turned_on_and_off(workers: usize) {
     let locations = "
         location /loud { push_pubsub; push_channel_id $arg_id; push_websocket_info on; }
-        location /quiet { push_publisher; push_channel_id $arg_id; push_websocket_info off; }
+        location /quiet { push_publisher websocket; push_channel_id $arg_id; push_websocket_info off; }
         location /default { push_pubsub; push_channel_id $arg_id; }";
     let nginx = Nginx::start(Config::push(workers).server(locations));
     // `/quiet` and `/default` say nothing before the pong; a publisher by `/default` hears itself.

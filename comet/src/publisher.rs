@@ -121,6 +121,12 @@ pub fn not_found() -> Reply {
     Reply::empty(404)
 }
 
+/// A WebSocket handshake where `push_publisher` does not list `websocket`. It is a GET: whoever may only look at a channel
+/// could publish with it.
+pub fn no_websocket() -> Reply {
+    Reply::text(403, &b"There is no WebSocket here: push_publisher does not list websocket."[..])
+}
+
 /// OPTIONS without `push_cors_origin`: scripts of any origin may publish.
 pub fn preflight() -> Reply {
     Reply::empty(200)

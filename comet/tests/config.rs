@@ -75,7 +75,7 @@ fn the_table_has_every_directive_of_nhpm_where_nhpm_has_it() {
     let (h, sl) = (Contexts::HTTP, Contexts::SERVER.and(Contexts::LOCATION));
     let hsl = h.and(sl);
     let expected = [
-        ("push_publisher", sl, Args::None),
+        ("push_publisher", sl, Args::Any),
         ("push_subscriber", sl, Args::Any),
         ("push_subscriber_concurrency", hsl, Args::One),
         ("push_store_messages", hsl, Args::One),
@@ -261,6 +261,28 @@ fn bad_values_are_told() {
 #[test]
 fn the_publisher_directive_makes_a_publisher() {
     assert_eq!(location(&[("push_publisher", &[])]).map(|c| c.role), Ok(Some(Role::Publisher)));
+}
+
+#[test]
+fn a_publisher_location_takes_websockets_if_it_says_so() {
+    for (args, expected) in [
+        (&[][..], false),
+        (&["http"][..], false),
+        (&["websocket"][..], true),
+        (&["HTTP", "WebSockets"][..], true),
+        (&["ws", "http"][..], true),
+    ] {
+        let outer = ("push_publisher", args);
+        let conf = location(&[outer]).map(|c| c.settings().publisher_websocket);
+        assert_eq!(conf, Ok(expected), "{args:?}");
+        // A location in it says for itself, and what an `if` is for holds there too.
+        let inner = nested(&[&[], &[outer], &[("push_publisher", &[])]]);
+        assert_eq!(inner.map(|(s, _)| s.publisher_websocket), Ok(false));
+        let within = nested(&[&[], &[outer], &[]]);
+        assert_eq!(within.map(|(s, _)| s.publisher_websocket), Ok(expected));
+    }
+    let text = error(&[("push_publisher", &["eventsource"])]);
+    assert!(text.contains("\"push_publisher\""), "{text}");
 }
 
 #[test]

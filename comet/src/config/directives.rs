@@ -81,11 +81,11 @@ pub const DIRECTIVES: &[Directive] = &[
     Directive {
         name: "push_publisher",
         contexts: SL,
-        args: Args::None,
-        syntax: "push_publisher",
+        args: Args::Any,
+        syntax: "push_publisher [http | websocket]…",
         default: "—",
         doc: "Makes this a publisher location: POST and PUT publish the request body as a message, GET tells about the \
-              channel, DELETE deletes it.",
+              channel, DELETE deletes it; with `websocket`, clients may publish by WebSocket too.",
         apply: Apply::Location(LocationConf::set_publisher),
     },
     Directive {

@@ -75,6 +75,25 @@ const TRANSPORT: Kind<Transports> = Kind::new(
      \"iframe\" and \"multipart\"",
 );
 
+/// A way to publish at a publisher location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Published {
+    /// By methods of HTTP, which is always possible.
+    ByHttp,
+    /// By a WebSocket, which begins with a GET.
+    ByWebSocket,
+}
+
+/// A word of `push_publisher`, as Nchan has them.
+const PUBLISHED: Kind<Published> = Kind::new(
+    |text| match text.to_ascii_lowercase().as_slice() {
+        b"http" => Some(Published::ByHttp),
+        b"websocket" | b"websockets" | b"ws" => Some(Published::ByWebSocket),
+        _ => None,
+    },
+    "any of \"http\" and \"websocket\"",
+);
+
 pub(super) const CONCURRENCY: Kind<Concurrency> = Kind::new(
     |text| {
         value::choice(
@@ -126,6 +145,8 @@ pub struct LocationConf {
     /// How subscribers are served. Inherited apart from the role, because a request that goes through an `if` block
     /// keeps the handler of the location around it and gets the settings of the `if` block.
     pub transports: Option<Transports>,
+    /// Whether a publisher location takes WebSockets. Inherited as `transports` are.
+    pub publisher_websocket: Option<bool>,
     /// `push_channel_id_split_delimiter`.
     pub id_delimiter: Option<Vec<u8>>,
     /// Which [`Valued`] directives this very block has; their values are the edge's business.
@@ -183,6 +204,8 @@ pub struct LocationConf {
 pub struct Settings {
     /// How subscribers may be served.
     pub transports: Transports,
+    /// Whether a publisher location takes WebSockets.
+    pub publisher_websocket: bool,
     /// How a waiting request is kept.
     pub park: Park,
     /// Who may wait beside others.
@@ -235,6 +258,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             transports: Transports::DEFAULT,
+            publisher_websocket: false,
             park: Park::default(),
             concurrency: Concurrency::default(),
             min_messages: 1,
@@ -305,6 +329,7 @@ impl LocationConf {
         let LocationConf {
             role: _,
             transports,
+            publisher_websocket,
             id_delimiter,
             valued: _,
             park,
@@ -332,6 +357,7 @@ impl LocationConf {
             websocket_stars,
         } = self;
         inherit(transports, &parent.transports);
+        inherit(publisher_websocket, &parent.publisher_websocket);
         inherit(id_delimiter, &parent.id_delimiter);
         inherit(park, &parent.park);
         inherit(concurrency, &parent.concurrency);
@@ -381,6 +407,7 @@ impl LocationConf {
         let min_messages = min.unwrap_or(default.min_messages).min(max_messages);
         Settings {
             transports: self.transports.unwrap_or(default.transports),
+            publisher_websocket: self.publisher_websocket.unwrap_or(default.publisher_websocket),
             park: self.park.unwrap_or(default.park),
             concurrency: self.concurrency.unwrap_or(default.concurrency),
             min_messages,
@@ -415,10 +442,12 @@ impl LocationConf {
     /// `push_publisher`.
     pub(super) fn set_publisher(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
         let directive = "push_publisher";
-        if !args.is_empty() {
-            return Err(ConfigError::Count { directive, allowed: "no value" });
-        }
-        self.set_role(Role::Publisher)
+        let takes_websockets = args.iter().try_fold(false, |takes, word| {
+            Ok(takes | (PUBLISHED.read(directive, &[word])? == Published::ByWebSocket))
+        })?;
+        self.set_role(Role::Publisher)?;
+        self.publisher_websocket = Some(takes_websockets);
+        Ok(())
     }
 
     /// `push_subscriber`.
@@ -714,6 +743,7 @@ mod tests {
     #[test]
     fn everything_else_is_inherited_unless_said() {
         let parent = LocationConf {
+            publisher_websocket: Some(true),
             id_delimiter: Some(b",".to_vec()),
             concurrency: Some(Concurrency::Last),
             delete_oldest_received: Some(true),
@@ -740,6 +770,7 @@ mod tests {
         assert_eq!(child, parent);
 
         let own = LocationConf {
+            publisher_websocket: Some(false),
             id_delimiter: Some(Vec::new()),
             concurrency: Some(Concurrency::First),
             delete_oldest_received: Some(false),
@@ -770,6 +801,7 @@ mod tests {
     fn settings_are_what_was_said() {
         let conf = LocationConf {
             transports: Some(Transports::INTERVAL_POLL),
+            publisher_websocket: Some(true),
             park: Some(Park::Plain),
             concurrency: Some(Concurrency::First),
             min_messages: Some(2),
@@ -798,6 +830,7 @@ mod tests {
             conf.settings(),
             Settings {
                 transports: Transports::INTERVAL_POLL,
+                publisher_websocket: true,
                 park: Park::Plain,
                 concurrency: Concurrency::First,
                 min_messages: 2,
