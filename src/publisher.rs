@@ -30,7 +30,7 @@ pub fn serve(request: &Request) -> Status {
     // It publishes, though it is a GET.
     if action == Action::Info && stream::is_handshake(request) {
         request.discard_body();
-        if !request.settings().publisher_websocket {
+        if !(request.settings().publisher_websocket && request.may_post()) {
             return request.reply(replies::no_websocket());
         }
         return stream::open_websocket(request, Role::Publisher);

@@ -140,7 +140,9 @@ fn subscribe_when_read(request: &Request) -> Status {
 /// Serves a subscriber by the transport that it asks for.
 pub fn subscribe(request: &Request) -> Status {
     let wishes = Wishes::of(request);
-    let role = if request.is_pubsub() { Role::Both } else { Role::Subscriber };
+    // A WebSocket begins with a GET: who may not POST listens only.
+    let publishes = request.is_pubsub() && request.may_post();
+    let role = if publishes { Role::Both } else { Role::Subscriber };
     match choose(request, &wishes) {
         Ok(transport) if transport.is_poll() => poll(request, &wishes, transport),
         Ok(transport) => stream::open(request, transport, role),

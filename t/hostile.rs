@@ -1110,7 +1110,11 @@ fn who_may_not_publish_changes_nothing(workers: usize) {
             .server(
                 "location = /look {
                     limit_except GET { deny all; } push_publisher; push_channel_id $arg_id;
-                }",
+                }
+                location = /look-both {
+                    limit_except GET { deny all; } push_pubsub; push_channel_id $arg_id;
+                }
+                location = /by-http { push_publisher http; push_channel_id $arg_id; }",
             ),
     );
     nginx.publish("a", "one");
@@ -1119,7 +1123,12 @@ fn who_may_not_publish_changes_nothing(workers: usize) {
     nginx.get("/look?id=a").expect_status(200);
     nginx.request(&Request::post("/look?id=a", "no")).expect_status(403);
     let refused = nginx.request(&Handshake::to("/look?id=a").request()).expect_status(403);
-    assert!(refused.text().ends_with("does not list websocket."), "{}", refused.text());
+    assert!(refused.text().contains("limit_except restricts POST"), "{}", refused.text());
+    nginx.request(&Handshake::to("/by-http?id=a").request()).expect_status(403);
+    let mut both = Handshake::to("/look-both?id=a").open(nginx.port());
+    both.expect_text("one");
+    both.send_text("no");
+    both.expect_close(Some(1008));
     for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for path in ["denied", "denied-both"] {
             let request = Request::new(method, &format!("/{path}?id=a")).body("no");

@@ -33,6 +33,7 @@ on_1_and_4_workers!(
     memory_comes_back_after_the_timeout_without_traffic,
     files_go_with_their_messages,
     files_stay_when_another_nginx_has_the_same_directory,
+    a_message_whose_file_has_gone_is_missed,
     an_idle_channel_goes_after_its_timeout,
     a_channel_with_messages_stays,
     a_channel_with_subscribers_stays,
@@ -312,6 +313,53 @@ fn files_stay_when_another_nginx_has_the_same_directory(workers: usize) {
         assert_eq!(nginx.poll("a", &Cursor::none()).expect_status(200).body.len(), body.len());
     }
     assert_same_bytes(&nginx.poll("a", &Cursor::none()).body, &body);
+}
+
+fn a_message_whose_file_has_gone_is_missed(workers: usize) {
+    let config = Config::push(workers).http("client_max_body_size 8m;");
+    let config = config.http("push_channel_id_split_delimiter ',';");
+    let nginx = Nginx::start(config.server(
+        "location /all { push_subscriber; push_channel_id $arg_id; push_poll_messages joined; }",
+    ));
+    for (id, list, target) in [("a", "a", "/sub"), ("b", "b,c", "/sub"), ("d", "d", "/all")] {
+        nginx.publish(id, "one");
+        nginx.publish(id, pattern(2 << 20));
+        nginx.publish(id, "three");
+        remove_large_files(nginx.dir());
+        let target = format!("{target}?id={list}");
+        let mut cursor = Cursor::none();
+        let mut client = nginx.client();
+        let (mut text, mut missed) = (String::new(), Vec::new());
+        while !text.contains("three") {
+            let request = cursor.apply(Request::get(&target));
+            let response = client.request(&request).expect_status(200);
+            text.push_str(response.text());
+            missed.extend(response.header("Push-Missed").map(str::to_owned));
+            cursor = Cursor::after(&response);
+        }
+        assert!(text.starts_with("one"), "{text}");
+        assert_eq!(missed, ["1"], "{target}");
+        assert_eq!(nginx.messages(id), 2);
+        nginx.publish(id, pattern(2 << 20));
+        remove_large_files(nginx.dir());
+        // Nothing else is there: it waits.
+        client.send(&cursor.apply(Request::get(&target)));
+        nginx.wait_for_subscribers(id, 1);
+        nginx.publish(id, "five").expect_status(201);
+        let response = client.response().expect_status(200);
+        assert!(response.text().contains("five"), "{}", response.text());
+    }
+}
+
+fn remove_large_files(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match fs::metadata(&path).unwrap() {
+            file if file.is_dir() => remove_large_files(&path),
+            file if file.len() > 1 << 20 => fs::remove_file(&path).unwrap(),
+            _ => {}
+        }
+    }
 }
 
 fn files_go_with_their_messages(workers: usize) {

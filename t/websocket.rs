@@ -84,7 +84,7 @@ const LIMIT: usize = 100_000;
 /// `/sub` subscribes, `/pub` publishes, `/quiet` publishes without replies, `/both` does both.
 fn start(workers: usize, text: &str) -> Nginx {
     let locations = format!(
-        "location /quiet {{ push_publisher websocket; push_channel_id $arg_id; push_websocket_info off; {text} }}
+        "location /quiet {{ push_publisher; push_channel_id $arg_id; push_websocket_info off; {text} }}
          location /both {{ push_pubsub; push_channel_id $arg_id; {text} }}"
     );
     let config = Config::push(workers)

@@ -121,10 +121,13 @@ pub fn not_found() -> Reply {
     Reply::empty(404)
 }
 
-/// A WebSocket handshake where `push_publisher` does not list `websocket`. It is a GET: whoever may only look at a channel
-/// could publish with it.
+/// A WebSocket handshake where `push_publisher` does not list `websocket`, or where `limit_except` stands before a POST. It is
+/// a GET: whoever may only look at a channel could publish with it.
 pub fn no_websocket() -> Reply {
-    Reply::text(403, &b"There is no WebSocket here: push_publisher does not list websocket."[..])
+    Reply::text(
+        403,
+        &b"Publishing by WebSocket is not allowed here: push_publisher lists only http, or limit_except restricts POST."[..],
+    )
 }
 
 /// OPTIONS without `push_cors_origin`: scripts of any origin may publish.

@@ -266,7 +266,7 @@ fn the_publisher_directive_makes_a_publisher() {
 #[test]
 fn a_publisher_location_takes_websockets_if_it_says_so() {
     for (args, expected) in [
-        (&[][..], false),
+        (&[][..], true),
         (&["http"][..], false),
         (&["websocket"][..], true),
         (&["HTTP", "WebSockets"][..], true),
@@ -277,7 +277,7 @@ fn a_publisher_location_takes_websockets_if_it_says_so() {
         assert_eq!(conf, Ok(expected), "{args:?}");
         // A location in it says for itself, and what an `if` is for holds there too.
         let inner = nested(&[&[], &[outer], &[("push_publisher", &[])]]);
-        assert_eq!(inner.map(|(s, _)| s.publisher_websocket), Ok(false));
+        assert_eq!(inner.map(|(s, _)| s.publisher_websocket), Ok(true));
         let within = nested(&[&[], &[outer], &[]]);
         assert_eq!(within.map(|(s, _)| s.publisher_websocket), Ok(expected));
     }

@@ -15,8 +15,8 @@ use nginx_sys::{
     ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_send_header,
     ngx_http_send_special, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_str_t,
     ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
-    NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE, NGX_HTTP_VERSION_11,
-    NGX_HTTP_VERSION_20, NGX_OK,
+    NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST, NGX_HTTP_SPECIAL_RESPONSE,
+    NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
 use super::conf::{Location, Main};
@@ -168,6 +168,12 @@ impl Request {
     fn core_location(&self) -> &ngx_http_core_loc_conf_t {
         // SAFETY: as above, for nginx's own module.
         unsafe { &*(*(*self.0).loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
+    }
+
+    /// Whether somebody who may send this request may send a POST as well, as far as the location's methods go
+    /// (`limit_except`).
+    pub fn may_post(&self) -> bool {
+        self.core_location().limit_except & NGX_HTTP_POST == 0
     }
 
     /// The values of a directive that may contain variables.

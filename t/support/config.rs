@@ -240,7 +240,7 @@ impl Config {
             events = self.events,
             http = self.http,
             listen = self.listen,
-            publisher = location("/pub", "push_publisher http websocket", &self.publisher),
+            publisher = location("/pub", "push_publisher", &self.publisher),
             subscriber =
                 location("/sub", &format!("push_subscriber {}", self.transports), &self.subscriber),
             server = self.server,

@@ -85,7 +85,7 @@ pub const DIRECTIVES: &[Directive] = &[
         syntax: "push_publisher [http | websocket]…",
         default: "—",
         doc: "Makes this a publisher location: POST and PUT publish the request body as a message, GET tells about the \
-              channel, DELETE deletes it; with `websocket`, clients may publish by WebSocket too.",
+              channel, DELETE deletes it. Clients may publish by WebSocket too, unless only `http` is listed.",
         apply: Apply::Location(LocationConf::set_publisher),
     },
     Directive {

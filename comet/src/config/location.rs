@@ -258,7 +258,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             transports: Transports::DEFAULT,
-            publisher_websocket: false,
+            publisher_websocket: true,
             park: Park::default(),
             concurrency: Concurrency::default(),
             min_messages: 1,
@@ -442,7 +442,7 @@ impl LocationConf {
     /// `push_publisher`.
     pub(super) fn set_publisher(&mut self, args: &[&[u8]]) -> Result<(), ConfigError> {
         let directive = "push_publisher";
-        let takes_websockets = args.iter().try_fold(false, |takes, word| {
+        let takes_websockets = args.iter().try_fold(args.is_empty(), |takes, word| {
             Ok(takes | (PUBLISHED.read(directive, &[word])? == Published::ByWebSocket))
         })?;
         self.set_role(Role::Publisher)?;
@@ -801,7 +801,7 @@ mod tests {
     fn settings_are_what_was_said() {
         let conf = LocationConf {
             transports: Some(Transports::INTERVAL_POLL),
-            publisher_websocket: Some(true),
+            publisher_websocket: Some(false),
             park: Some(Park::Plain),
             concurrency: Some(Concurrency::First),
             min_messages: Some(2),
@@ -830,7 +830,7 @@ mod tests {
             conf.settings(),
             Settings {
                 transports: Transports::INTERVAL_POLL,
-                publisher_websocket: true,
+                publisher_websocket: false,
                 park: Park::Plain,
                 concurrency: Concurrency::First,
                 min_messages: 2,
