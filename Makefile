@@ -88,7 +88,7 @@ test-miri: ## run the tests of the engine in Miri, which finds undefined behavio
 	@source scripts/lib.sh && need_cargo && { cargo +nightly miri --version >/dev/null 2>&1 \
 	    || die "Miri was not found. Install it: rustup toolchain install nightly --component miri --component rust-src"; }
 	@MIRIFLAGS="-Zmiri-disable-isolation $$MIRIFLAGS" PROPTEST_CASES=2 CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/miri \
-	    cargo +nightly miri test --package comet $(ARGS)
+	    cargo +nightly miri test --package comet --lib $(ARGS)
 
 .PHONY: test-debian test-vendored
 test-debian: ## only clippy and t/ with the installed nginx

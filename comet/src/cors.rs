@@ -551,6 +551,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
+        #[cfg_attr(miri, ignore = "takes long in Miri")]
         fn no_client_can_write_a_header(origin: Vec<u8>, host: Vec<u8>, listed: Vec<u8>, credentials: bool) {
             for origins in [vec![&listed[..]], vec![&origin[..]], vec![ANY]] {
                 let policy = Policy { origins, credentials };
@@ -565,6 +566,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "takes long in Miri")]
         fn only_what_is_listed_passes(
             scheme in one_of(&["https", "HTTPS", "http", "https:", "xhttps", ""]),
             user in one_of(&["", "", "", "u@", "example.com@", "example.com:443@"]),

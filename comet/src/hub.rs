@@ -975,6 +975,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes long in Miri")]
     fn a_channel_in_many_bundles_is_noted_served_and_forgotten_in_no_time() {
         const COUNT: u64 = 20_000;
         let began = std::time::Instant::now();

@@ -121,6 +121,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes long in Miri")]
     fn messages_come_out_as_they_went_in_whatever_the_window() {
         let text: Vec<u8> =
             (0..60_000_u32).map(|n| b"abcdefgh"[(n * n / 7) as usize % 8]).collect();
@@ -156,6 +157,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes long in Miri")]
     fn a_bomb_is_noticed_before_it_goes_off() {
         let bomb = compress(&vec![0; 10 << 20], 15).unwrap();
         assert!(bomb.len() < 11_000);
@@ -163,6 +165,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes long in Miri")]
     fn room_is_made_for_what_is_allowed_and_not_for_more() {
         let text = vec![b'x'; 100_000];
         let small = compress(&text, 15).unwrap();

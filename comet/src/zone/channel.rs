@@ -374,6 +374,8 @@ impl Zone<'_> {
     /// Tells the zone whether a worker that looks at a channel has not looked on behalf of all its subscribers yet.
     pub fn is_looking(&mut self, channel: ChannelRef, slot: SlotRef, looking: bool) {
         if let Some(place) = self.resolve(channel).and_then(|at| self.entry_of(at, slot)) {
+            // Without subscribers there is nobody to look at.
+            let looking = looking && self.entry(place).subscribers() > 0;
             self.set_busy(place, looking);
         }
     }

@@ -144,6 +144,7 @@ fn free_fields(role: &str) -> Vec<Range<usize>> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_wrong_byte_in_any_field_that_means_something_is_noticed() {
     let memory = FULL_OF_LIFE.clone();
     let mut copy = memory.clone();

@@ -266,6 +266,7 @@ fn death_at_every_commit_point() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn death_at_every_write() {
     for case in cases() {
         let (before, after, _) = before_and_after(&case);
@@ -306,6 +307,7 @@ fn between(from: &[u64], to: &[u64], random: &mut Random) -> Vec<u64> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn death_at_any_moment_with_writes_in_any_order() {
     let mut random = Random(88_172_645_463_325_252);
     for case in cases() {
@@ -320,6 +322,7 @@ fn death_at_any_moment_with_writes_in_any_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn what_is_missed_is_not_overstated_after_a_death() {
     let mut random = Random(3_141_592_653_589_793);
     let mut world = World::new(128);
@@ -355,6 +358,7 @@ fn what_is_missed_is_not_overstated_after_a_death() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn after_a_death_between_two_halves_of_an_id_nothing_is_said_to_be_missed() {
     let mut random = Random(1_414_213_562_373_095);
     let mut world = World::new(128);
@@ -384,6 +388,7 @@ fn after_a_death_between_two_halves_of_an_id_nothing_is_said_to_be_missed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn death_in_the_middle_of_a_recovery() {
     let mut random = Random(2_718_281_828_459_045);
     for case in cases() {

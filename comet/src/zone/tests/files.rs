@@ -11,6 +11,7 @@ fn in_file(id: &[u8]) -> Publication<'_> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn content_of_every_length_comes_back() {
     let mut world = World::new(1024);
     let source: Vec<u8> = (0..2000u32).map(|number| (number * 7 % 251) as u8).collect();
@@ -127,6 +128,7 @@ fn a_file_is_given_back_once_whichever_way_its_message_goes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn every_file_is_visited_also_of_channels_that_are_deleted_meanwhile() {
     let mut world = World::new(40_000);
     let (slot, now) = (world.join(0), world.now);
@@ -164,6 +166,7 @@ fn a_publisher_that_is_refused_keeps_its_file() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn ids_of_every_length_are_told_apart() {
     let mut world = World::new(8192);
     for len in [0, 1, 69, 70, 71, 189, 190, 191, 255, 256, 310, 1000, 65_535] {

@@ -51,6 +51,7 @@ fn a_worker_that_has_been_told_is_not_told_again_until_it_looks() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn too_many_hints_say_look_at_all() {
     let mut world = World::new(1024);
     let slot = world.join(0);

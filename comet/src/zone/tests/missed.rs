@@ -44,6 +44,7 @@ fn counts_are_exact_while_the_ledger_has_room() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_thinned_ledger_never_overstates_and_says_at_least() {
     for seconds in [15, 16, 20, 40, 100, 1000] {
         let mut world = World::new(64);

@@ -125,9 +125,10 @@ impl Zone<'_> {
     }
 }
 
-/// So many cases of a property; few under Miri, which is slow.
+/// So many cases of a property, unless `PROPTEST_CASES` says otherwise; few under Miri, which is slow.
 fn config(cases: u32) -> proptest::test_runner::Config {
-    let cases = if cfg!(miri) { 2 } else { cases };
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = asked.unwrap_or(if cfg!(miri) { 2 } else { cases });
     proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
 }
 
@@ -174,11 +175,13 @@ impl World {
         self.now.wall = self.now.wall + (self.now.mono / 1000) - ((self.now.mono - ms) / 1000);
     }
 
-    /// Enters the zone as a worker does, and verifies it before leaving.
+    /// Enters the zone as a worker does, and verifies it before leaving; but not under Miri, for which that is too much.
     fn with<R>(&mut self, act: impl FnOnce(&mut Zone<'_>, Now) -> R) -> R {
         let mut zone = Zone::enter(&mut self.memory, self.now).unwrap();
         let result = act(&mut zone, self.now);
-        assert_eq!(zone.check(), Ok(()));
+        if !cfg!(miri) {
+            assert_eq!(zone.check(), Ok(()));
+        }
         result
     }
 

@@ -322,6 +322,7 @@ fn what_is_no_snapshot_is_refused_and_told_apart() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_snapshot_that_was_cut_anywhere_is_refused() {
     let (mut old, _) = busy();
     let good = save(&mut old);
@@ -331,6 +332,7 @@ fn a_snapshot_that_was_cut_anywhere_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_wrong_bit_anywhere_is_refused() {
     let mut old = World::new(64);
     for number in 0..5u8 {
@@ -409,6 +411,7 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_writer_that_fails_is_told_of() {
     struct Full(usize);
     impl std::io::Write for Full {

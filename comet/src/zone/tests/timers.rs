@@ -7,6 +7,7 @@ fn expired(world: &mut World) -> u64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn messages_go_within_a_second_of_their_time() {
     for (timeout, step) in [
         (1, 1000),
@@ -69,6 +70,7 @@ fn an_expired_message_is_not_seen_though_the_wheel_has_not_turned() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn after_a_long_sleep_all_that_is_due_goes_in_a_few_sweeps() {
     for hours in [1, 10, 24 * 7, 24 * 30] {
         let mut world = World::new(2048);
@@ -94,6 +96,7 @@ fn after_a_long_sleep_all_that_is_due_goes_in_a_few_sweeps() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
 fn operations_and_sweeps_fire_no_more_than_their_budget() {
     let mut world = World::new(24_576);
     for number in 0..10_000u32 {

@@ -147,7 +147,7 @@ impl Model {
                 "{waiting} of {least} to {most} subscribers"
             );
             if waiting > 0 {
-                counts.insert(worker.key, Count { waiting, notified: false });
+                counts.insert(worker.key, Count { waiting, ..Count::default() });
             }
         }
         let seconds = known.iter().flat_map(|channel| &channel.dropped_seconds).copied();

@@ -126,6 +126,16 @@ impl Test {
             }
             Op::Next { waiter, received } => self.next(waiter, received),
             Op::Read { follower } => self.read(follower),
+            Op::Look { waiter, looking } => {
+                if !self.waiters.is_empty() {
+                    let waiter = self.waiters[waiter % self.waiters.len()].clone();
+                    self.with(|zone, _| zone.is_looking(waiter.channel, waiter.slot, looking));
+                    let at = self.model.by_life({ waiter.channel.life }.0);
+                    let channel = at.map(|at| &mut self.model.channels[at]);
+                    let count = channel.and_then(|it| it.counts.get_mut(&waiter.worker));
+                    count.into_iter().for_each(|count| count.busy = looking);
+                }
+            }
             Op::Leave { waiter } => {
                 if !self.waiters.is_empty() {
                     let waiter = self.waiters.remove(waiter % self.waiters.len());
@@ -318,7 +328,8 @@ impl Test {
             let is_oldest = channel.log[0].seq == expected.seq;
             let awaited = model.workers.iter().any(|worker| {
                 let count = channel.counts.get(&worker.key);
-                worker.slot.at != waiter.slot.at && count.is_some_and(|count| count.notified)
+                worker.slot.at != waiter.slot.at
+                    && count.is_some_and(|count| count.notified || count.busy)
             });
             if is_oldest
                 && expected.delete_when_received

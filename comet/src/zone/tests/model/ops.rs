@@ -39,6 +39,11 @@ pub(super) enum Op {
     Read {
         follower: usize,
     },
+    /// A worker has looked for some of those who wait with this one, and not for all.
+    Look {
+        waiter: usize,
+        looking: bool,
+    },
     Leave {
         waiter: usize,
     },
@@ -190,6 +195,8 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<(Op, Option<Death>)>> {
         16 => (any::<usize>(), any::<bool>())
             .prop_map(|(waiter, received)| Op::Next { waiter, received }),
         16 => any::<usize>().prop_map(|follower| Op::Read { follower }),
+        4 => (any::<usize>(), any::<bool>())
+            .prop_map(|(waiter, looking)| Op::Look { waiter, looking }),
         4 => any::<usize>().prop_map(|waiter| Op::Leave { waiter }),
         3 => any::<usize>().prop_map(|follower| Op::Unfollow { follower }),
         2 => channel().prop_map(|channel| Op::Delete { channel }),

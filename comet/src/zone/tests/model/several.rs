@@ -128,42 +128,40 @@ impl Test {
             self.with(|zone, now| (zone.follow_all(&wishes, now), zone.take_wake(), zone.lives()));
         let model = &mut self.model;
         model.turn(now);
-        let new = names.iter().filter(|name| model.find(**name).is_none()).count();
-        if new > 0 && wish.authorized_only {
-            return assert_eq!(answer, Err(Refusal::NotAuthorized));
+        // All are asked before anything happens.
+        for name in names {
+            let admitted = match model.find(*name) {
+                Some(at) => model.admit(at, wish),
+                None if wish.authorized_only => Err(Refusal::NotAuthorized),
+                None => Ok(()),
+            };
+            if let Err(refusal) = admitted {
+                assert_eq!(answer, Err(refusal));
+                return assert!(wake.is_empty());
+            }
         }
+        let new = names.iter().filter(|name| model.find(**name).is_none()).count();
         if !model.make_place(new, names, &left) {
             return assert_eq!(answer, Err(Refusal::TooManyChannels));
         }
-        let mut entered: Vec<Entered> = Vec::new();
-        let mut refusal = None;
-        for (name, position) in names.iter().zip(&positions) {
-            match model.enter(*name, *position, wish, Some(worker.key), true, now) {
-                Ok(one) => entered.push(one),
-                Err(why) => {
-                    refusal = Some(why);
-                    break;
-                }
-            }
+        let entered: Vec<Entered> = names
+            .iter()
+            .zip(&positions)
+            .map(|(name, position)| {
+                model.enter(*name, *position, wish, Some(worker.key), true, now).unwrap()
+            })
+            .collect();
+        let places = answer.unwrap();
+        assert_eq!(places.len(), names.len());
+        for (one, place) in entered.iter().zip(&places) {
+            one.verify_place(place, now);
         }
-        if let Some(refusal) = refusal {
-            assert_eq!(answer, Err(refusal));
-            for one in entered {
-                model.leave(one.channel.life, worker.key, now);
-            }
-        } else {
-            let places = answer.unwrap();
-            assert_eq!(places.len(), names.len());
-            for (one, place) in entered.iter().zip(&places) {
-                one.verify_place(place, now);
-            }
-            self.followers.push(Follower {
-                worker: worker.key,
-                slot: worker.slot,
-                channels: places.iter().map(|place| place.channel).collect(),
-                standing: Standing::new(&places),
-            });
-        }
+        self.followers.push(Follower {
+            worker: worker.key,
+            slot: worker.slot,
+            channels: places.iter().map(|place| place.channel).collect(),
+            standing: Standing::new(&places),
+        });
         assert_eq!(sorted(wake), sorted(std::mem::take(&mut self.model.wake)));
     }
 

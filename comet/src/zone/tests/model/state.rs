@@ -24,6 +24,7 @@ pub(super) struct Stored {
 pub(super) struct Count {
     pub waiting: u32,
     pub notified: bool,
+    pub busy: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -175,8 +176,8 @@ impl Model {
                 life = self.channels[at].life;
                 let due = |message: &Stored| message.deadline.div_ceil(1000) <= second;
                 let mut gone = false;
-                while let Some(place) = self.channels[at].log.iter().position(due).filter(|_| !gone)
-                {
+                while !gone {
+                    let Some(place) = self.channels[at].log.iter().position(due) else { break };
                     gone = self.remove(at, place, now);
                 }
                 if gone {
@@ -324,13 +325,7 @@ impl Model {
             Some(at) => at,
             None => self.create(name, wish.channel_timeout, now),
         };
-        let waiting = self.subscribers(&self.channels[at]);
-        if waiting > 0 && wish.max > 0 && waiting >= u64::from(wish.max) {
-            return Err(Refusal::TooManySubscribers);
-        }
-        if waiting > 0 && wish.concurrency == Concurrency::First {
-            return Err(Refusal::Conflict);
-        }
+        self.admit(at, wish)?;
         self.drop_expired(at, now);
         let channel = &mut self.channels[at];
         channel.requested = now.mono;
@@ -355,6 +350,18 @@ impl Model {
         };
         let is_known = is_real && channel.dropped_seconds.len() <= 14 && !channel.vague;
         Ok(Entered { channel, expected, seen, is_known, is_real, reign })
+    }
+
+    /// Whether a channel that is there has a place for one more.
+    pub fn admit(&self, at: usize, wish: Wish) -> Result<(), Refusal> {
+        let waiting = self.subscribers(&self.channels[at]);
+        if waiting > 0 && wish.max > 0 && waiting >= u64::from(wish.max) {
+            return Err(Refusal::TooManySubscribers);
+        }
+        if waiting > 0 && wish.concurrency == Concurrency::First {
+            return Err(Refusal::Conflict);
+        }
+        Ok(())
     }
 
     /// Takes a subscriber off a channel.
