@@ -12,16 +12,14 @@ use crate::nginx::process;
 
 /// Bytes that nobody asks for: there is always so much, or nothing works any more.
 const SMALL: u64 = 64 << 10;
-/// Bytes that are left for what cannot be refused, if the system has them.
+/// Bytes that are left for what cannot be refused.
 const RESERVE: usize = 1 << 20;
-/// Bytes without which nobody else may wait.
-const ROOM: u64 = 256 << 10;
 /// How many times its size a message takes while it is rendered: read, written, and put into a chunk.
 const RENDERING: u64 = 4;
 /// Bytes that each of those who wait may take when the tables of them grow.
 const WAITER: u64 = 256;
 /// How many come to wait between two looks.
-const CROWD: u32 = 64;
+const CROWD: u32 = 16;
 /// Milliseconds between two lines in the log.
 const INTERVAL: u64 = 60_000;
 /// Milliseconds between two attempts to find memory that nobody uses any more.
@@ -48,7 +46,7 @@ pub fn has_room_to_render(bytes: u64) -> bool {
 pub fn has_room_to_wait(waiting: usize) -> bool {
     let count = COUNT.replace(COUNT.get().wrapping_add(1));
     if count.is_multiple_of(CROWD) || IS_SHORT.get() {
-        IS_SHORT.set(!is_there((waiting as u64).saturating_mul(WAITER).saturating_add(ROOM)));
+        IS_SHORT.set(!is_there((waiting as u64).saturating_mul(WAITER)));
     }
     !IS_SHORT.get()
 }

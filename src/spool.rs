@@ -153,6 +153,8 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
 /// Makes sure that the directory is there and known to be in use.
 fn enter(directory: &Path) -> io::Result<()> {
     DIRECTORIES.with_borrow_mut(|known| {
+        // Programs that clean up may have removed it.
+        known.retain(|(path, _)| path != directory || path.join(LOCK).exists());
         if known.iter().any(|(path, _)| path == directory) {
             return Ok(());
         }

@@ -521,6 +521,15 @@ fn a_file_that_somebody_has_removed_is_a_message_that_is_missed(workers: usize) 
     events.expect_message("third");
     nginx.publish("b", "served").expect_status(201);
     assert_eq!(waiting.response().expect_status(200).text(), "served");
+    // The directory, too.
+    for entry in fs::read_dir(nginx.dir().join("temp_client_body")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    for number in 0..2 * workers as u64 {
+        nginx.publish("c", pattern(100_000)).expect_status(202);
+        assert_eq!(nginx.messages("c"), number + 1);
+    }
+    assert!(nginx.poll_all("c").iter().all(|response| response.body == pattern(100_000)));
 }
 
 /// Numbers and what looks like numbers, at all edges.

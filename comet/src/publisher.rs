@@ -244,10 +244,19 @@ mod tests {
     }
 
     #[test]
-    fn a_closing_zone_asks_to_come_back() {
-        let reply = PublishError::Closing.reply();
-        assert_eq!(reply.status, 503);
-        assert_eq!(header(&reply, "Retry-After"), Some(&b"1"[..]));
-        assert!(text(&reply).ends_with('.'));
+    fn what_passes_asks_to_come_back() {
+        for error in [PublishError::Closing, PublishError::Exhausted] {
+            let reply = error.reply();
+            assert_eq!(reply.status, 503);
+            assert_eq!(header(&reply, "Retry-After"), Some(&b"1"[..]));
+            assert!(text(&reply).ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_not_told_of_as_want_of_shared_memory() {
+        let reply = PublishError::NotKept.reply();
+        assert_eq!(reply.status, 507);
+        assert!(text(&reply).ends_with(" on disk."));
     }
 }

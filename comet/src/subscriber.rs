@@ -320,8 +320,10 @@ mod tests {
         assert_eq!(Refusal::Conflict.reply(), Reply::empty(409));
         assert_eq!(Refusal::NoSpace.reply().status, 507);
         assert_eq!(Refusal::NoSpace.reply().content_type.as_deref(), Some(&b"text/plain"[..]));
-        let closing = Refusal::Closing.reply();
-        assert_eq!(closing.status, 503);
-        assert_eq!(headers(&closing), [("Retry-After", &b"1"[..])]);
+        for passing in [Refusal::Closing, Refusal::Exhausted] {
+            let reply = passing.reply();
+            assert_eq!(reply.status, 503);
+            assert_eq!(headers(&reply), [("Retry-After", &b"1"[..])]);
+        }
     }
 }

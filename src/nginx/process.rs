@@ -63,7 +63,7 @@ pub fn give_memory_back() {
     }
 }
 
-/// Whether this process can get so many bytes at once, from the system with so many more to spare, or else from what it has.
+/// Whether this process can get so many bytes at once, with so many more to spare.
 pub fn has_room_for(bytes: usize, spare: usize) -> bool {
     let len = bytes.saturating_add(spare);
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -77,10 +77,13 @@ pub fn has_room_for(bytes: usize, spare: usize) -> bool {
             return true;
         }
     }
-    // The allocator may keep what others have given back.
-    let mut kept: Vec<u8> = Vec::new();
-    let is_kept = kept.try_reserve_exact(bytes).is_ok();
-    std::hint::black_box(kept.as_mut_ptr());
+    // The allocator may keep what others have given back, and that in pieces.
+    let mut large: Vec<u8> = Vec::new();
+    let mut pieces: [Vec<u8>; 16] = Default::default();
+    let piece = spare / pieces.len();
+    let is_kept = large.try_reserve_exact(bytes).is_ok()
+        && pieces.iter_mut().all(|kept| kept.try_reserve_exact(piece).is_ok());
+    std::hint::black_box((&large, &pieces));
     is_kept
 }
 
