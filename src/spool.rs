@@ -95,7 +95,8 @@ fn hold(directory: &Path) -> bool {
             return true;
         }
         let lock = lock_options().open(directory.join(LOCK));
-        let held = lock.ok().filter(|lock| lock.lock_shared().is_ok());
+        // Who has it alone is removing the directory; this may be under the zone's lock.
+        let held = lock.ok().filter(|lock| lock.try_lock_shared().is_ok());
         let is_held = held.is_some();
         known.extend(held.map(|lock| (directory.to_path_buf(), lock)));
         is_held
