@@ -436,8 +436,7 @@ fn an_end_at_once_leaves_nothing_behind() {
     for park in WAYS {
         let mut nginx = Nginx::start(parking(park));
         let mut held: Vec<Client> = (0..5).map(|_| nginx.park("a")).collect();
-        nginx.signal(Signal::TERM);
-        nginx.wait_for_exit();
+        nginx.stop(Signal::TERM);
         for client in &mut held {
             assert!(client.try_response().is_err(), "closed without a reply");
         }

@@ -244,8 +244,7 @@ fn stop_ends_at_once(workers: usize) {
     let mut nginx = Nginx::start(Config::push(workers));
     nginx.publish("a", "one");
     let _held: Vec<Client> = (0..10).map(|_| nginx.park("b")).collect();
-    nginx.signal(Signal::TERM);
-    nginx.wait_for_exit();
+    nginx.stop(Signal::TERM);
 }
 
 fn reopen_writes_new_logs(workers: usize) {

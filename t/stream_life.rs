@@ -277,8 +277,7 @@ fn quit_ends_streams_in_order(kind: Kind, workers: usize) {
 fn stop_ends_at_once(kind: Kind, workers: usize) {
     let mut nginx = start(kind, workers);
     let _all = listeners(kind, &nginx, "a", 20);
-    nginx.signal(process::Signal::TERM);
-    nginx.wait_for_exit();
+    nginx.stop(process::Signal::TERM);
 }
 
 fn nothing_is_lost_in_a_reload(kind: Kind, workers: usize) {
