@@ -103,8 +103,8 @@ fn hold(directory: &Path) -> bool {
     })
 }
 
-/// At the start of a worker: those who have put files into these directories for temporary files may be gone, or about to
-/// go.
+/// At the start of a worker, and before that in the master at a reload: those who have put files into these directories for
+/// temporary files may be gone, or about to go.
 pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) {
     for directory in directories {
         let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));

@@ -43,7 +43,6 @@ use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
 use crate::press::{Label, Look, Press, Printed, Reached, Step};
-use crate::spool;
 use crate::stream::{come_back, come_back_later};
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
@@ -244,7 +243,6 @@ pub fn start(zone: SharedZone) {
         leftovers: Leftovers::default(),
     };
     parking::start();
-    spool::hold_all(process::temporary_directories(), zone.token);
     worker.join(now());
     worker.tick.set(TICK);
     WORKER.set(Some(worker));

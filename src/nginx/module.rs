@@ -16,7 +16,7 @@ use nginx_sys::{
 use super::conf::{self, Main};
 use super::log::{self, Level};
 use super::{directive, origins, parking, process, text, wake, zone};
-use crate::{snapshot, worker};
+use crate::{snapshot, spool, worker};
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
@@ -161,6 +161,12 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         if let (Some(path), Some(new)) = (path, new) {
             snapshot::restore(&path, new);
         }
+        // Before the workers of the cycle before can go.
+        // SAFETY: as above.
+        if let Some(zone) = unsafe { zone::attach(zone, 0) } {
+            // SAFETY: as above; a cycle's paths live in its pool.
+            spool::hold_all(unsafe { process::temporary_directories(cycle) }, zone.token);
+        }
     }
     OK
 }
@@ -186,6 +192,8 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         used_in(cycle).and_then(|main| zone::attach(main.zone?, main.said.max_channels()))
     };
     if let Some(zone) = zone {
+        // SAFETY: as above.
+        spool::hold_all(unsafe { process::temporary_directories(cycle) }, zone.token);
         worker::start(zone);
     }
     OK

@@ -1,8 +1,8 @@
 //! What process this is.
 
 use nginx_sys::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process,
-    ngx_new_binary, ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_new_binary,
+    ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER,
     NGX_PROCESS_SINGLE,
 };
 
@@ -45,11 +45,15 @@ pub fn is_alive(pid: u32) -> bool {
     !gone || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// nginx's directories for temporary files, wherever they are configured.
-pub fn temporary_directories() -> Vec<&'static [u8]> {
-    // SAFETY: the paths of a cycle whose configuration was read; they live as long as it, and a worker has one cycle.
+/// nginx's directories for temporary files, wherever a cycle's configuration has them.
+///
+/// # Safety
+///
+/// `cycle` must be one whose configuration was read, and live as long as what is returned.
+pub unsafe fn temporary_directories<'a>(cycle: *mut ngx_cycle_t) -> Vec<&'a [u8]> {
+    // SAFETY: the caller's promise: then `paths` is an array of pointers to them.
     unsafe {
-        let paths: &[*mut ngx_path_t] = (*ngx_cycle).paths.as_slice();
+        let paths: &[*mut ngx_path_t] = (*cycle).paths.as_slice();
         paths.iter().map(|path| text::bytes((**path).name)).collect()
     }
 }
