@@ -104,14 +104,10 @@ fn hold(directory: &Path) -> bool {
 }
 
 /// At the start of a worker, and before that in the master at a reload: those who have put files into these directories for
-/// temporary files may be gone, or about to go.
-pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) {
-    for directory in directories {
-        let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));
-        if hold(&directory) {
-            tidy(&directory);
-        }
-    }
+/// temporary files may be gone, or about to go. Tells which are ours, and there.
+pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) -> Vec<PathBuf> {
+    let ours = |directory| Path::new(OsStr::from_bytes(directory)).join(name_of(token));
+    directories.into_iter().map(ours).filter(|directory| hold(directory)).collect()
 }
 
 /// Opens a message's file for sending. Nothing if it is not there.
@@ -168,8 +164,8 @@ fn enter(directory: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes what no nginx needs any more, and finds what may have no message.
-fn tidy(directory: &Path) {
+/// Removes what no nginx needs any more, and finds what may have no message ([`take_found`]). In a worker.
+pub fn tidy(directory: &Path) {
     remove_abandoned(directory);
     FOUND.with_borrow_mut(|found| found.extend(files_of_the_dead(directory)));
 }

@@ -193,7 +193,8 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     };
     if let Some(zone) = zone {
         // SAFETY: as above.
-        spool::hold_all(unsafe { process::temporary_directories(cycle) }, zone.token);
+        let held = spool::hold_all(unsafe { process::temporary_directories(cycle) }, zone.token);
+        held.iter().for_each(|directory| spool::tidy(directory));
         worker::start(zone);
     }
     OK
