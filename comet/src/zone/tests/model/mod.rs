@@ -474,7 +474,7 @@ fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..config(256) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..config(160) })]
 
     #[test]
     fn the_zone_does_what_the_model_does(ops in ops()) {
