@@ -433,6 +433,29 @@ fn a_deletion_ends_the_streams_of_the_channel(kind: Kind, workers: usize) {
     kind.listen(nginx.port(), "a").expect_message("new");
 }
 
+#[test]
+fn a_limited_rate_holds_back_but_not_for_ever() {
+    let config = Config::push(1).http("limit_rate 20k; client_body_buffer_size 32k;");
+    let nginx = Nginx::start(config);
+    let kinds = [Kind::EventSource, Kind::WebSocket, Kind::JsonLines];
+    let mut listeners = kinds.map(|kind| kind.listen(nginx.port(), "a"));
+    nginx.wait_for_subscribers("a", 3);
+    // Each takes a quarter of a second. The second waits for the first, and is itself followed by a time to wait.
+    let bodies = ["a", "b"].map(|letter| letter.repeat(5_000));
+    for _ in 0..3 {
+        for body in &bodies {
+            nginx.publish("a", body.as_bytes()).expect_status(201);
+        }
+        for listener in &mut listeners {
+            for body in &bodies {
+                listener.expect_message(body);
+            }
+        }
+    }
+    drop(listeners);
+    nginx.wait_for_subscribers("a", 0);
+}
+
 fn a_timeout_ends_a_stream(kind: Kind, workers: usize) {
     let nginx = start_with(kind, workers, "push_subscriber_timeout 1s;");
     let mut all = listeners(kind, &nginx, "a", 5);

@@ -518,7 +518,8 @@ unsafe extern "C" fn can_write(r: *mut ngx_http_request_t) {
                 return;
             }
         }
-        if (*write).timer_set() != 0 {
+        // With `delayed`, the timer is nginx's own (`limit_rate`), without which it would hold back all that comes.
+        if (*write).timer_set() != 0 && (*write).delayed() == 0 {
             ngx_del_timer(write);
         }
         if ngx_handle_write_event(write, 0) != NGX_OK as ngx_int_t {
