@@ -1,7 +1,7 @@
 //! A worker's own copies of messages, made once and shared by all subscribers that it serves (invariant I4).
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
@@ -35,8 +35,10 @@ pub struct Copied {
     pub message: Message,
     /// Its file, if its body is in one.
     pub file: Option<File>,
-    /// What was rendered of it for streams.
+    /// What was rendered of it for streams, in each format that somebody has asked for.
     frames: RefCell<Vec<(FormatId, Rc<Chunk>)>>,
+    /// Where its bytes are counted, while they are.
+    counted: RefCell<Option<Rc<Cell<usize>>>>,
 }
 
 impl Copied {
@@ -46,7 +48,7 @@ impl Copied {
             Body::Bytes(_) => None,
             Body::File { path, .. } => Some(open(path)?),
         };
-        Ok(Copied { message, file, frames: RefCell::default() })
+        Ok(Copied { message, file, frames: RefCell::default(), counted: RefCell::default() })
     }
 
     /// The body, read from its file if it is in one: streams render it as a whole.
@@ -81,8 +83,17 @@ impl Copied {
             return Ok(known);
         }
         let frames = make()?;
+        if let Some(total) = self.counted.borrow().as_ref() {
+            total.set(total.get() + frames.payload().len());
+        }
         self.frames.borrow_mut().push((format, Rc::clone(&frames)));
         Ok(frames)
+    }
+
+    /// Bytes of the body and of all that was rendered of it.
+    fn bytes(&self) -> usize {
+        let frames: usize = self.frames.borrow().iter().map(|(_, f)| f.payload().len()).sum();
+        self.message.body.len() as usize + frames
     }
 }
 
@@ -101,7 +112,8 @@ fn open(path: &[u8]) -> Result<File, Unreadable> {
 #[derive(Debug)]
 pub struct Copies {
     cache: LruCache<Cursor, Kept>,
-    bytes: usize,
+    /// Bytes that are kept.
+    total: Rc<Cell<usize>>,
 }
 
 #[derive(Debug)]
@@ -113,9 +125,14 @@ enum Kept {
 }
 
 impl Kept {
-    fn new(copied: &Rc<Copied>) -> Self {
+    /// Keeps a copy, and counts its bytes from now on.
+    fn new(copied: &Rc<Copied>, total: &Rc<Cell<usize>>) -> Self {
         match copied.message.body {
-            Body::Bytes(_) => Kept::Copy(Rc::clone(copied)),
+            Body::Bytes(_) => {
+                total.set(total.get() + copied.bytes());
+                copied.counted.replace(Some(Rc::clone(total)));
+                Kept::Copy(Rc::clone(copied))
+            }
             Body::File { .. } => Kept::InUse(Rc::downgrade(copied)),
         }
     }
@@ -127,19 +144,18 @@ impl Kept {
         }
     }
 
-    /// Bytes that are kept.
-    fn len(&self) -> usize {
-        match self {
-            // Streams render it at about the same size.
-            Kept::Copy(copied) => 2 * copied.message.body.len() as usize,
-            Kept::InUse(_) => 0,
+    /// Lets the copy go: what requests still send is not counted.
+    fn release(self) {
+        let Kept::Copy(copied) = self else { return };
+        if let Some(total) = copied.counted.take() {
+            total.set(total.get().saturating_sub(copied.bytes()));
         }
     }
 }
 
 impl Default for Copies {
     fn default() -> Self {
-        Copies { cache: LruCache::new(MAX_COPIES), bytes: 0 }
+        Copies { cache: LruCache::new(MAX_COPIES), total: Rc::default() }
     }
 }
 
@@ -158,14 +174,13 @@ impl Copies {
             return Ok(copied);
         }
         let copied = Rc::new(Copied::new(make()?)?);
-        let kept = Kept::new(&copied);
-        self.bytes += kept.len();
+        let kept = Kept::new(&copied, &self.total);
         if let Some((_, old)) = self.cache.push(cursor, kept) {
-            self.bytes -= old.len();
+            old.release();
         }
-        while self.bytes > MAX_BYTES && self.cache.len() > 1 {
+        while self.total.get() > MAX_BYTES && self.cache.len() > 1 {
             let Some((_, old)) = self.cache.pop_lru() else { break };
-            self.bytes -= old.len();
+            old.release();
         }
         Ok(copied)
     }

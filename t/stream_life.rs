@@ -12,10 +12,12 @@ use flate2::{Decompress, FlushDecompress};
 use support::body::{Body, Ended};
 use support::event_source::{Item, Parser};
 use support::http2::Http2;
+use support::lines::Lines;
 use support::nginx::{build, has_or_skip, make_certificate};
 use support::push::{publisher, subscriber, Info};
 use support::streams::{follow, End, Kind, Listener, News, Why};
 use support::tls::Tunnel;
+use support::websocket::Handshake;
 use support::{load, on_1_and_4_workers, process, wait, Client, Config, Nginx, Request};
 
 /// Makes tests of each function: for these kinds of streams, with 1 and with 4 workers.
@@ -1154,4 +1156,45 @@ fn a_cancelled_stream_of_http_2_is_no_longer_counted(workers: usize) {
     let client: Client = nginx.client();
     let mut listener = Kind::EventSource.listen_on(client, &subscriber("a"), None);
     listener.expect_message("one");
+}
+
+/// Each format is rendered once for all and kept with its message, but only so much of all together.
+#[test]
+fn what_is_kept_of_messages_has_a_limit_whatever_their_formats() {
+    const FORMATS: usize = 6;
+    const LENGTH: usize = 200_000;
+    let nginx = Nginx::start(
+        Config::push(1)
+            .http("push_shared_memory_size 4m; push_message_buffer_length 2; client_max_body_size 1m;")
+            .http("client_body_buffer_size 512k; push_channel_id $arg_id;")
+            .server("location /lines { push_subscriber stream; } location /page { push_subscriber iframe; }"),
+    );
+    let worker = nginx.workers()[0];
+    if process::is_watched(worker) {
+        return;
+    }
+    let mut listeners = vec![
+        Kind::EventSource.listen(nginx.port(), "a"),
+        Kind::WebSocket.listen(nginx.port(), "a"),
+        Kind::JsonLines.listen(nginx.port(), "a"),
+        Kind::Stream.listen_on(nginx.client(), "/lines?id=a", None),
+    ];
+    let mut page = Lines::open(nginx.port(), &Request::get("/page?id=a"));
+    let mut bare = Handshake::to(&subscriber("a")).open(nginx.port());
+    nginx.wait_for_subscribers("a", FORMATS as u64);
+    let mut publish = |number: usize| {
+        let body = format!("{number} {}", "m".repeat(LENGTH));
+        nginx.publish("a", body.as_str());
+        for listener in &mut listeners {
+            listener.expect_message(&body);
+        }
+        bare.expect_text(&body);
+        while !page.text().contains(&body) {}
+    };
+    publish(0);
+    let before = process::private_memory(worker);
+    (1..40).for_each(&mut publish);
+    let more = process::private_memory(worker).saturating_sub(before);
+    // 8 MB; what was sent last and the allocator's own come on top.
+    assert!(more < 16 << 20, "{more} more bytes");
 }
