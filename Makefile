@@ -112,7 +112,7 @@ test-faults: ## let workers die, and stop for a while, at every point of what th
 	@scripts/test-faults.sh $(ARGS) -- --nocapture
 
 .PHONY: soak
-soak: ## everything at once, with clients that misbehave, reloads and kills, for so long (TIME=60 seconds)
+soak: ## everything at once, for so long: all transports, slow and wild clients, a full zone, reloads, kills (TIME=60 seconds)
 	@scripts/setup.sh build test
 	@PUSH_STRESS_SECONDS=$(TIME) PUSH_TEST_PATIENCE=60 scripts/test-flavour.sh debian --test stress -- --nocapture
 

@@ -1,7 +1,7 @@
 //! Just enough HTTP/2 (RFC 9113) to hold several streams on one connection and to cancel one.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use super::wait;
@@ -45,12 +45,17 @@ pub struct StreamReply {
 impl Http2 {
     /// Connects and sends the client's preface.
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server accepts");
-        stream.set_read_timeout(Some(wait::patience())).expect("a socket");
+        Http2::try_connect(port).expect("the server accepts")
+    }
+
+    /// Connects and sends the client's preface.
+    pub fn try_connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(wait::patience()))?;
         let mut connection = Http2 { stream, kept: VecDeque::new() };
-        connection.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the server reads");
-        connection.send_frame(SETTINGS, 0, 0, &[]);
-        connection
+        connection.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        connection.try_send_frame(SETTINGS, 0, 0, &[])?;
+        Ok(connection)
     }
 
     /// Sends a GET request on a new stream. Stream numbers are odd and rise.
@@ -60,6 +65,16 @@ impl Http2 {
 
     /// Sends a GET request with more header fields; their names are in lower case.
     pub fn get_with(&mut self, stream: u32, target: &str, headers: &[(&str, &str)]) {
+        self.try_get_with(stream, target, headers).expect("the server reads");
+    }
+
+    /// Sends a GET request on a new stream; an error if the server reads no more.
+    pub fn try_get_with(
+        &mut self,
+        stream: u32,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
         // Literal fields without indexing: nothing to remember between requests.
         let fields = [
             (":method", "GET"),
@@ -75,7 +90,7 @@ impl Http2 {
                 block.extend_from_slice(text.as_bytes());
             }
         }
-        self.send_frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+        self.try_send_frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
     }
 
     /// Cancels a stream.
@@ -124,45 +139,62 @@ impl Http2 {
 
     /// Reads the head of the reply on a stream: its status. Frames of other streams are kept.
     pub fn status(&mut self, stream: u32) -> u16 {
-        let frame = self.frame_of(stream);
+        self.try_status(stream).expect("a frame")
+    }
+
+    /// Reads the head of the reply on a stream; an error if the connection or the stream broke before.
+    pub fn try_status(&mut self, stream: u32) -> io::Result<u16> {
+        let frame = self.try_frame_of(stream)?;
+        if frame.kind == RST_STREAM {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         assert_eq!(frame.kind, HEADERS, "the head comes first");
-        status(&frame.payload)
+        let status = status(&frame.payload);
+        if frame.flags & END_STREAM != 0 {
+            self.kept.push_back(Frame { kind: DATA, payload: Vec::new(), ..frame });
+        }
+        Ok(status)
     }
 
     /// Reads a piece of the body on a stream; nothing at the end. Frames of other streams are kept.
     pub fn data(&mut self, stream: u32) -> Option<Vec<u8>> {
+        self.try_data(stream).unwrap_or_else(|error| panic!("stream {stream} is broken: {error}"))
+    }
+
+    /// Reads a piece of the body on a stream; an error if the connection or the stream broke.
+    pub fn try_data(&mut self, stream: u32) -> io::Result<Option<Vec<u8>>> {
         loop {
-            let frame = self.frame_of(stream);
+            let frame = self.try_frame_of(stream)?;
             match frame.kind {
                 DATA if !frame.payload.is_empty() => {
                     if frame.flags & END_STREAM != 0 {
                         self.kept.push_back(Frame { payload: Vec::new(), ..frame });
                     }
-                    return Some(frame.payload);
+                    return Ok(Some(frame.payload));
                 }
-                DATA if frame.flags & END_STREAM != 0 => return None,
-                RST_STREAM => panic!("the server reset stream {stream}"),
+                DATA if frame.flags & END_STREAM != 0 => return Ok(None),
+                RST_STREAM => return Err(ErrorKind::ConnectionReset.into()),
                 _ => {}
             }
         }
     }
 
-    fn frame_of(&mut self, stream: u32) -> Frame {
+    fn try_frame_of(&mut self, stream: u32) -> io::Result<Frame> {
         if let Some(at) = self.kept.iter().position(|frame| frame.stream == stream) {
-            return self.kept.remove(at).expect("it is there");
+            return Ok(self.kept.remove(at).expect("it is there"));
         }
         loop {
-            let frame = self.frame();
+            let frame = self.try_frame()?;
             if frame.kind == DATA && !frame.payload.is_empty() {
                 // Room at once, also for streams that nobody reads now: they share the connection.
                 let room = (frame.payload.len() as u32).to_be_bytes();
-                self.send_frame(WINDOW_UPDATE, 0, 0, &room);
+                self.try_send_frame(WINDOW_UPDATE, 0, 0, &room)?;
                 if frame.flags & END_STREAM == 0 {
-                    self.send_frame(WINDOW_UPDATE, 0, frame.stream, &room);
+                    self.try_send_frame(WINDOW_UPDATE, 0, frame.stream, &room)?;
                 }
             }
             match frame.kind {
-                HEADERS | DATA | RST_STREAM if frame.stream == stream => return frame,
+                HEADERS | DATA | RST_STREAM if frame.stream == stream => return Ok(frame),
                 HEADERS | DATA | RST_STREAM => self.kept.push_back(frame),
                 _ => {}
             }
@@ -170,26 +202,40 @@ impl Http2 {
     }
 
     fn send_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.try_send_frame(kind, flags, stream, payload).expect("the server reads");
+    }
+
+    fn try_send_frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: &[u8],
+    ) -> io::Result<()> {
         let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
         let mut frame = length[1..].to_vec();
         frame.extend_from_slice(&[kind, flags]);
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(payload);
-        self.stream.write_all(&frame).expect("the server reads");
+        self.stream.write_all(&frame)
     }
 
     fn frame(&mut self) -> Frame {
+        self.try_frame().expect("a whole frame")
+    }
+
+    fn try_frame(&mut self) -> io::Result<Frame> {
         let mut head = [0; 9];
-        self.stream.read_exact(&mut head).expect("a frame");
+        self.stream.read_exact(&mut head)?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
-        self.stream.read_exact(&mut payload).expect("a whole frame");
+        self.stream.read_exact(&mut payload)?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         let frame = Frame { kind: head[3], flags: head[4], stream, payload };
         if frame.kind == SETTINGS && frame.flags & ACK == 0 {
-            self.send_frame(SETTINGS, ACK, 0, &[]);
+            self.try_send_frame(SETTINGS, ACK, 0, &[])?;
         }
-        frame
+        Ok(frame)
     }
 }
 

@@ -6,6 +6,10 @@
 //! * [`http`]: requests, replies and connections.
 //! * [`push`]: publish, park, poll: the module's protocol on top of [`http`].
 //! * [`load`]: many publishers and subscribers at once, and the books that they keep.
+//! * [`keepers`], [`writers`]: subscribers and publishers by every means, under whatever happens; [`books`]: what must hold of
+//!   what they have written down.
+//! * [`wild`]: clients that do not behave.
+//! * [`random`]: what can be repeated with a seed.
 //! * [`body`]: a reply's body that comes bit by bit.
 //! * [`event_source`], [`lines`], [`websocket`]: clients for streams; [`streams`]: all of them as one.
 //! * [`deflate`]: how far back compressed data refers.
@@ -19,22 +23,27 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod body;
+pub mod books;
 pub mod config;
 pub mod deflate;
 pub mod disk;
 pub mod event_source;
 pub mod http;
 pub mod http2;
+pub mod keepers;
 pub mod lines;
 pub mod load;
 pub mod nginx;
 pub mod process;
 pub mod push;
+pub mod random;
 pub mod streams;
 pub mod tls;
 pub mod wait;
 pub mod webdriver;
 pub mod websocket;
+pub mod wild;
+pub mod writers;
 
 pub use config::Config;
 pub use http::{Client, Request, Response};

@@ -13,11 +13,20 @@ pub struct Tunnel {
 impl Tunnel {
     /// Opens a tunnel to the loopback port. It ends with the process.
     pub fn to(tls_port: u16) -> Self {
+        Tunnel::with(tls_port, &[])
+    }
+
+    /// Opens a tunnel whose far end speaks HTTP/2.
+    pub fn to_http2(tls_port: u16) -> Self {
+        Tunnel::with(tls_port, &["-alpn", "h2"])
+    }
+
+    fn with(tls_port: u16, options: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                thread::spawn(move || carry(stream, tls_port));
+                thread::spawn(move || carry(stream, tls_port, options));
             }
         });
         Tunnel { port }
@@ -29,9 +38,10 @@ impl Tunnel {
     }
 }
 
-fn carry(mut plain: TcpStream, tls_port: u16) {
+fn carry(mut plain: TcpStream, tls_port: u16, options: &[&str]) {
     let mut openssl = Command::new("openssl")
         .args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{tls_port}")])
+        .args(options)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
