@@ -34,6 +34,10 @@ case $flavour in
 esac
 
 step "the tests in t/, with $("$nginx" -v 2>&1 | sed 's/^nginx version: //') ($flavour)"
+# Most tests wait most of the time, so that more of them run at once than there are processors.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 4))}
+# Everything at once (t/stress.rs): longer with the nginx that most users have.
+[[ $flavour != debian ]] || export PUSH_STRESS_SECONDS=${PUSH_STRESS_SECONDS:-60}
 export PUSH_TEST_NGINX=$nginx
 export PUSH_TEST_MODULE=${CARGO_TARGET_DIR:-$ROOT/target}/$flavour/debug/deps/libngx_http_push_module.so
 "$ROOT/scripts/cargo.sh" "$flavour" test --package ngx_http_push_module "$@"
