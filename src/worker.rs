@@ -107,6 +107,8 @@ struct Seat {
     form: PollForm,
     /// How far it has come in its channels, if they are several.
     standing: Option<Rc<Standing>>,
+    /// For a poll of one channel: it may have missed more than its place says.
+    is_vague: bool,
 }
 
 /// The channels in which somebody is counted.
@@ -191,6 +193,7 @@ pub struct Place {
     channel: ChannelRef,
     cursor: Cursor,
     reign: u32,
+    is_vague: bool,
     /// Of a subscriber of several channels.
     many: Option<(Rc<[Member]>, Rc<Standing>)>,
 }
@@ -200,12 +203,12 @@ const NOWHERE: Cursor = Cursor { life: Life(0), seq: 0 };
 
 impl Place {
     fn one(channel: ChannelRef, cursor: Cursor, reign: u32) -> Self {
-        Place { channel, cursor, reign, many: None }
+        Place { channel, cursor, reign, is_vague: false, many: None }
     }
 
     fn many(members: Rc<[Member]>, standing: Standing) -> Self {
         let many = Some((members, Rc::new(standing)));
-        Place { channel: ChannelRef::NOWHERE, cursor: NOWHERE, reign: 0, many }
+        Place { many, ..Place::one(ChannelRef::NOWHERE, NOWHERE, 0) }
     }
 
     fn counted(&self) -> Counted {
@@ -308,8 +311,9 @@ pub fn subscribe(
         let answer = zone.with(now, |zone| loop {
             let next = match zone.subscribe(&subscription, now)? {
                 Subscribed::Message(next) => next,
-                Subscribed::Waiting { channel, cursor, reign } => {
-                    return Ok(Served::Waiting(Place::one(channel, cursor, reign)));
+                Subscribed::Waiting { channel, cursor, reign, is_vague } => {
+                    let place = Place { is_vague, ..Place::one(channel, cursor, reign) };
+                    return Ok(Served::Waiting(place));
                 }
             };
             let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
@@ -811,9 +815,9 @@ impl Worker {
         deadline: u64,
         now: Now,
     ) -> Key {
-        let Place { channel, cursor, reign, many } = place;
+        let Place { channel, cursor, reign, is_vague, many } = place;
         let (members, standing) = many.unzip();
-        let connection = Seat { parked, flow, form, standing };
+        let connection = Seat { parked, flow, form, standing, is_vague };
         let waiter =
             Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
         let key = match members {
@@ -1059,7 +1063,7 @@ fn decide(
     let mut deliveries = Vec::with_capacity(slice.keys.len());
     let mut left = 0;
     // Nearly all are at the same place: the log is asked once for all of them.
-    let mut last: Option<((u64, u32, bool, PollForm), Outlook)> = None;
+    let mut last: Option<(_, Outlook)> = None;
     for key in &slice.keys {
         let Some(waiter) = hub.get(*key) else { continue };
         let seat = waiter.connection.clone();
@@ -1067,7 +1071,7 @@ fn decide(
         if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
             continue;
         }
-        let place = (waiter.seq, waiter.reign, stays, seat.form);
+        let place = (waiter.seq, waiter.reign, stays, seat.form, seat.is_vague);
         let outlook = match &last {
             Some((known, outlook)) if *known == place => outlook.clone(),
             _ => {
@@ -1110,12 +1114,13 @@ fn answer(
     let seat = &waiter.connection;
     let is_rendered = seat.form != PollForm::One;
     let end = loop {
-        let next = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
+        let mut next = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
             zone::Answer::UpToDate => return Outlook::Nothing,
             zone::Answer::Message(next) => next,
             zone::Answer::Conflict => break replies::conflict(),
             zone::Answer::Gone => break replies::gone(),
         };
+        next.missed.at_least |= seat.is_vague;
         let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
             Ok(step) => vec![step],
             Err(Unreadable::Gone) => continue,

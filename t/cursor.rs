@@ -338,8 +338,16 @@ fn a_cursor_from_before_a_deletion_gets_what_came_after(workers: usize) {
     let nginx = Nginx::start(Config::push(workers));
     nginx.publish("a", "old one");
     nginx.publish("a", "old two");
-    let cursor = Cursor::after(nginx.poll_all("a").last().expect("two messages"));
+    let cursors: Vec<_> = nginx.poll_all("a").iter().map(Cursor::after).collect();
     nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
-    nginx.publish("a", "new one");
-    assert_eq!(nginx.poll("a", &cursor).expect_status(200).text(), "new one");
+    // Who has not seen all of the former channel is told so, and nobody knows how much that was: now, or when it waited.
+    let missed = [Some("0;at-least"), None];
+    let waiting: Vec<_> = cursors.iter().map(|cursor| nginx.park_after("a", cursor)).collect();
+    nginx.publish("a", "new one").expect_status(201);
+    for ((mut client, cursor), missed) in waiting.into_iter().zip(&cursors).zip(missed) {
+        for response in [client.response(), nginx.poll("a", cursor)] {
+            let response = response.expect_status(200);
+            assert_eq!((response.text(), response.header("Push-Missed")), ("new one", missed));
+        }
+    }
 }

@@ -336,7 +336,7 @@ impl Test {
                     assert_eq!(next.missed.count, truth);
                 }
             }
-            (Ok(Subscribed::Waiting { channel, cursor, reign }), _) => {
+            (Ok(Subscribed::Waiting { channel, cursor, reign, .. }), _) => {
                 let (seats, kind) = (vec![seat(name, channel)], Kind::Poll { cursor, reign });
                 self.waiters.push(Waiter { worker, seats, kind });
             }

@@ -62,6 +62,7 @@ impl Zone<'_> {
         copy.last_time = head.last_time;
         copy.last_tag = head.last_tag;
         copy.requested = head.requested;
+        copy.set_former(head.former());
         if head.ledger.is_some() {
             if let Some(at) = self.allocate() {
                 let ledger = *old.get::<LedgerBlock>(head.ledger);

@@ -78,6 +78,8 @@ pub enum Subscribed {
         cursor: Cursor,
         /// For [`Zone::next`]: later subscribers with concurrency `last` begin a new reign.
         reign: u32,
+        /// It may have missed more than the messages between its cursor and the next one.
+        is_vague: bool,
     },
 }
 
@@ -90,7 +92,8 @@ pub struct Followed {
     pub cursor: Cursor,
     /// As for [`Subscribed::Waiting`].
     pub reign: u32,
-    /// What it has missed before the first message that it will get.
+    /// What it has missed before the first message that it will get; if there is none yet, whether it may have missed more
+    /// than that will say.
     pub missed: Missed,
     /// Its position as an id: what comes after it is what it will get.
     pub id: MessageId,
@@ -105,6 +108,8 @@ struct Entry {
     next: Option<Next>,
     /// The sequence number of the last message that it has seen, should there be none for it.
     seen: u64,
+    /// It may have missed more than that says.
+    is_vague: bool,
 }
 
 /// Where a slot entry is: a block and the place in it.
@@ -163,7 +168,8 @@ impl Zone<'_> {
         subscription: &Subscription<'_>,
         now: Now,
     ) -> Result<Subscribed, Refusal> {
-        let Entry { channel, next, seen } = self.enter_channel(subscription, false, now)?;
+        let Entry { channel, next, seen, is_vague } =
+            self.enter_channel(subscription, false, now)?;
         let reign = self.reign_for(channel, subscription);
         Ok(match next {
             Some(next) => Subscribed::Message(next),
@@ -171,6 +177,7 @@ impl Zone<'_> {
                 channel,
                 cursor: Cursor { life: channel.life, seq: seen },
                 reign,
+                is_vague,
             },
         })
     }
@@ -258,9 +265,10 @@ impl Zone<'_> {
         subscription: &Subscription<'_>,
         now: Now,
     ) -> Result<Followed, Refusal> {
-        let Entry { channel, next, seen } = self.enter_channel(subscription, true, now)?;
+        let Entry { channel, next, seen, is_vague } =
+            self.enter_channel(subscription, true, now)?;
         let head = self.get::<ChannelHead>(channel.at);
-        let last = MessageId { time: head.last_time, tag: head.last_tag };
+        let last = head.last_id();
         let given = match subscription.position {
             Position::After(id) => Some(id),
             _ => None,
@@ -280,7 +288,7 @@ impl Zone<'_> {
                 seq: next.map_or(seen, |next| next.cursor.seq.saturating_sub(1)),
             },
             reign: self.get::<ChannelHead>(channel.at).reign,
-            missed: next.map_or(Missed::default(), |next| next.missed),
+            missed: next.map_or(Missed { count: 0, at_least: is_vague }, |next| next.missed),
         })
     }
 
@@ -310,12 +318,12 @@ impl Zone<'_> {
         head.timeout = subscription.channel_timeout;
         let life = Life(head.life);
         let next = self.first_for(at, subscription.position, now);
-        let seen = self.seen_by(at, subscription.position);
+        let (seen, is_exact) = self.seen_by(at, subscription.position);
         if let Some(slot) = subscription.hold.filter(|_| stays || next.is_none()) {
             self.add_subscriber(at, slot, now).map_err(|_| Refusal::NoSpace)?;
         }
         self.rest_if_idle(at, now);
-        Ok(Entry { channel: ChannelRef { at, life }, next, seen })
+        Ok(Entry { channel: ChannelRef { at, life }, next, seen, is_vague: !is_exact })
     }
 
     fn admit(&self, at: At, subscription: &Subscription<'_>) -> Result<(), Refusal> {
@@ -421,7 +429,7 @@ impl Zone<'_> {
         };
         self.header.lives += 1;
         let last = self.recall_dead(hash);
-        let head = ChannelHead {
+        let mut head = ChannelHead {
             kind: kind::CHANNEL,
             id_len,
             tail,
@@ -434,6 +442,7 @@ impl Zone<'_> {
             timeout,
             ..ChannelHead::zeroed()
         };
+        head.set_former(last);
         self.put(at, head);
         self.link_channel(at);
         self.header.channel_count += 1;

@@ -5,6 +5,9 @@
 //! ledger: for each second, the sequence number of tag 0. Tags of one second are consecutive, so this gives the sequence
 //! number of every message of that second. The ledger has room for 14 seconds; when it is full, every other one of its
 //! older half is forgotten, and a cursor that falls into such a hole is told "at least".
+//!
+//! A channel that was deleted or collected takes its ledger along. Its next life knows up to which id the former one may have
+//! come, and tells "at least" to cursors before that.
 
 use bytemuck::Zeroable;
 
@@ -55,6 +58,17 @@ impl Zone<'_> {
     /// The sequence number of the last message at or before `id`, or one that is certainly not below it; and whether it is
     /// exact. `oldest` is the first message of the log, expired or not, that is after `id`.
     pub(super) fn seen_at(&self, channel: At, id: MessageId, oldest: Option<At>) -> (u64, bool) {
+        let head = self.get::<ChannelHead>(channel);
+        if id >= head.last_id() {
+            return (head.next_seq - 1, true);
+        }
+        let (seen, is_exact) = self.seen_in_life(channel, id, oldest);
+        // A second of 0 is that of clients that want all there is.
+        (seen, is_exact && (id.time == 0 || id >= head.former()))
+    }
+
+    /// The same, as far as this life of the channel goes.
+    fn seen_in_life(&self, channel: At, id: MessageId, oldest: Option<At>) -> (u64, bool) {
         let head = self.get::<ChannelHead>(channel);
         let (next_seq, before) = match oldest {
             Some(at) => {

@@ -355,11 +355,11 @@ impl Zone<'_> {
     }
 
     /// The sequence number of the last message that a subscriber has seen for whom there is none now. What was dropped
-    /// after its position is thereby missed, and it is told with the next message (invariant I5).
-    pub(super) fn seen_by(&self, channel: At, position: Position) -> u64 {
+    /// after its position is thereby missed, and it is told with the next message (invariant I5). Also whether that is exact.
+    pub(super) fn seen_by(&self, channel: At, position: Position) -> (u64, bool) {
         match position {
-            Position::After(id) => self.seen_at(channel, id, self.oldest_after(channel, id)).0,
-            _ => self.get::<ChannelHead>(channel).next_seq - 1,
+            Position::After(id) => self.seen_at(channel, id, self.oldest_after(channel, id)),
+            _ => (self.get::<ChannelHead>(channel).next_seq - 1, true),
         }
     }
 

@@ -72,6 +72,10 @@ impl Zone<'_> {
             } else if let Some((stand, gap)) = self.gap_in(*channel, stand, next.id.time, now) {
                 missed = missed.and(gap);
                 come = come.after(place, stand.seq, stand.id);
+            } else if stand.is_vague && !stand.has_left {
+                // The message's cursor will say nothing of it any more.
+                missed.at_least = true;
+                come = come.after(place, stand.seq, stand.id);
             }
         }
         ManyAnswer::Message { from, next: Next { missed, ..next }, standing: come }

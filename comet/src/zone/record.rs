@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::memory::{At, Block, BLOCK_SIZE};
+use crate::message::MessageId;
 
 /// What a block is used as: its first byte.
 pub(super) mod kind {
@@ -102,7 +103,28 @@ pub(super) struct ChannelHead {
     pub ledger: At,
     /// Class plus one, [`IDLE_CLASS`], or 0.
     pub class: u32,
-    pub rest: u64,
+    /// The second and the tag up to which a former life of the channel may have given ids: who comes with an earlier one may
+    /// have missed some of it, and nobody can count that any more.
+    pub former_time: u32,
+    pub former_tag: u32,
+}
+
+impl ChannelHead {
+    /// The id of the newest message; before the first, that of what was before this life.
+    pub fn last_id(&self) -> MessageId {
+        MessageId { time: self.last_time, tag: self.last_tag }
+    }
+
+    /// The last id that a former life of the channel may have given.
+    pub fn former(&self) -> MessageId {
+        MessageId { time: u64::from(self.former_time), tag: self.former_tag }
+    }
+
+    /// Notes what a former life of the channel may have given.
+    pub fn set_former(&mut self, id: MessageId) {
+        self.former_time = u32::try_from(id.time).unwrap_or(u32::MAX);
+        self.former_tag = id.tag;
+    }
 }
 
 /// Deleted by a publisher; some worker still has to tell its subscribers.

@@ -26,10 +26,11 @@ use super::record::{
 };
 use super::{Content, Zone};
 use crate::clock::Now;
+use crate::message::MessageId;
 
 const MAGIC: &[u8; 8] = b"pushsnap";
 /// Changes with what is written, not with the zone's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes after the records: length and checksum.
 const TRAILER: usize = 12;
 
@@ -121,6 +122,7 @@ struct Channel<'a> {
     next_seq: u64,
     last_time: u64,
     last_tag: u32,
+    former: MessageId,
     timeout: u32,
     /// Milliseconds since a subscriber asked.
     idle: u64,
@@ -209,6 +211,8 @@ impl Zone<'_> {
         out.put(&(id.len() as u16).to_le_bytes())?;
         out.put(&head.timeout.to_le_bytes())?;
         out.put(&head.last_tag.to_le_bytes())?;
+        out.put(&head.former_time.to_le_bytes())?;
+        out.put(&head.former_tag.to_le_bytes())?;
         let idle = now.mono.saturating_sub(head.requested);
         for number in [head.life, head.next_seq, head.last_time, idle] {
             out.put(&number.to_le_bytes())?;
@@ -366,6 +370,7 @@ impl Zone<'_> {
         work.restored.channels += 1;
         let head = self.get_mut::<ChannelHead>(channel);
         head.life = saved.life;
+        head.set_former(saved.former);
         head.requested = now.mono.saturating_sub(saved.idle.saturating_add(work.away));
         saved.put_ids(head);
         if let Some(ledger) = ledger {
@@ -659,6 +664,7 @@ impl<'a> Reader<'a> {
     fn channel(&mut self) -> Result<Channel<'a>, SnapshotError> {
         let id_len = self.u16()?;
         let (timeout, last_tag) = (self.u32()?, self.u32()?);
+        let former = MessageId { time: u64::from(self.u32()?), tag: self.u32()? };
         let (life, next_seq, last_time, idle) =
             (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
         let ledger = match self.u8()? {
@@ -667,7 +673,7 @@ impl<'a> Reader<'a> {
             _ => return Err(SnapshotError::Malformed),
         };
         let id = self.take(usize::from(id_len))?;
-        Ok(Channel { id, life, next_seq, last_time, last_tag, timeout, idle, ledger })
+        Ok(Channel { id, life, next_seq, last_time, last_tag, former, timeout, idle, ledger })
     }
 
     fn ledger(&mut self) -> Result<LedgerBlock, SnapshotError> {

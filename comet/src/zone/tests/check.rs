@@ -121,9 +121,10 @@ fn free_fields(role: &str) -> Vec<Range<usize>> {
     match role {
         "header" => fields!(Header: padding, lives, stamps, newest_time, wheel_now, dead_time,
             dead_tag, counters, told, told_at, tombstones),
-        "channel" => fields!(ChannelHead: deadline, requested, reign, timeout, rest),
+        "channel" => fields!(ChannelHead: deadline, requested, reign, timeout, former_time,
+            former_tag),
         "fresh channel" => fields!(ChannelHead: deadline, last_time, last_tag, next_seq, requested,
-            reign, timeout, rest),
+            reign, timeout, former_time, former_tag),
         "tail" => fields!(ChannelTail: unused, id, entries),
         "entries" => fields!(EntryBlock: unused, entries),
         "message" => fields!(MessageHead: wheel_next, wheel_prev, type_len, content_len, content,

@@ -208,7 +208,7 @@ fn concurrency_last_sends_those_before_away_and_first_refuses_those_after() {
         ..ask(b"c", Position::Newest)
     };
     let first = world.subscribe(wish(a, Concurrency::Last)).unwrap();
-    let Subscribed::Waiting { channel, cursor, reign } = first else { panic!() };
+    let Subscribed::Waiting { channel, cursor, reign, .. } = first else { panic!() };
     let second = world.subscribe(wish(b, Concurrency::Last)).unwrap();
     let Subscribed::Waiting { reign: later, .. } = second else { panic!() };
     world.with(|zone, now| {

@@ -95,13 +95,16 @@ fn the_first_message_of_a_second_life_is_the_first() {
     let ids: Vec<_> = (0..4).map(|_| world.publish(say(b"c", &[b"x"]))).collect();
     world.with(|zone, now| zone.delete(b"c", now));
     world.publish(say(b"c", &[b"y"]));
+    // Of what the former life had after it, nobody knows.
     for id in &ids {
-        assert_eq!(after(&mut world, *id), (1, exactly(0)));
+        let missed = Missed { count: 0, at_least: id != ids.last().unwrap() };
+        assert_eq!(after(&mut world, *id), (1, missed));
     }
     world.publish(Publication { max_messages: 1, ..say(b"c", &[b"z"]) });
-    // One of this life was missed, of those of the former nobody knows.
-    for id in ids {
-        assert_eq!(after(&mut world, id), (2, exactly(1)));
+    // And of this life one.
+    for id in &ids {
+        let missed = Missed { count: 1, at_least: id != ids.last().unwrap() };
+        assert_eq!(after(&mut world, *id), (2, missed));
     }
     world.pass(3000);
     let last = world.publish(Publication { max_messages: 1, ..say(b"c", &[b"z"]) });
@@ -158,10 +161,10 @@ fn who_waits_after_a_position_is_told_what_it_missed_before() {
     }
     world.pass(2000);
     let wish = Subscription { hold: Some(slot), ..ask(b"c", Position::After(first)) };
-    let Ok(Subscribed::Waiting { channel, cursor, reign }) = world.subscribe(wish) else {
+    let Ok(Subscribed::Waiting { channel, cursor, reign, is_vague }) = world.subscribe(wish) else {
         panic!()
     };
-    assert_eq!(cursor.seq, 1);
+    assert_eq!((cursor.seq, is_vague), (1, false));
     world.publish(say(b"c", &[b"new"]));
     world.with(|zone, now| {
         let Answer::Message(next) = zone.next(channel, cursor, reign, now) else { panic!() };
@@ -233,4 +236,51 @@ fn what_was_dropped_unseen_may_have_been_anywhere() {
         assert!(!seen(&ledger, 80).1);
     }
     assert_eq!(ledger.seen_at(MessageId { time: 200, tag: 0 }, 300), (300, false));
+}
+
+/// Subscribes after a position, and tells whether there may have been more than the subscriber will be told.
+fn waits_vaguely(world: &mut World, slot: SlotRef, id: MessageId) -> bool {
+    let wish = Subscription { hold: Some(slot), ..ask(b"c", Position::After(id)) };
+    let Ok(Subscribed::Waiting { channel, is_vague, .. }) = world.subscribe(wish) else { panic!() };
+    world.with(|zone, now| zone.leave(channel, slot, 1, now));
+    is_vague
+}
+
+#[test]
+fn who_comes_back_to_a_channel_that_was_collected_is_told() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let short = Publication { message_timeout: 1000, ..say(b"c", &[b"x"]) };
+    let ids: Vec<_> = (0..3).map(|_| world.publish(short)).collect();
+    for _ in 0..20 {
+        world.pass(1000);
+        world.sweep();
+    }
+    world.with(|zone, _| assert!(zone.find(b"c").is_none()));
+    // It waits, and is told with the next message; who has seen all is told nothing.
+    assert!(waits_vaguely(&mut world, slot, ids[1]));
+    assert!(!waits_vaguely(&mut world, slot, ids[2]));
+    world.publish(say(b"c", &[b"y"]));
+    assert_eq!(after(&mut world, ids[1]), (1, Missed { count: 0, at_least: true }));
+    assert_eq!(after(&mut world, ids[2]), (1, exactly(0)));
+    // From the beginning on, nothing is missing.
+    assert_eq!(after(&mut world, MessageId { time: 0, tag: 0 }), (1, exactly(0)));
+    assert_eq!(world.read(b"c", Position::Oldest).unwrap().1, exactly(0));
+}
+
+#[test]
+fn who_waits_is_told_of_what_the_ledger_has_forgotten() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(world.publish(Publication { message_timeout: 1500, ..say(b"c", &[b"x"]) }));
+        world.pass(1000);
+        world.sweep();
+    }
+    world.pass(2000);
+    world.sweep();
+    assert!(waits_vaguely(&mut world, slot, ids[0]));
+    assert!(!waits_vaguely(&mut world, slot, ids[38]));
+    assert!(!waits_vaguely(&mut world, slot, ids[39]));
 }

@@ -204,7 +204,7 @@ impl World {
     fn wait(&mut self, id: &[u8], slot: SlotRef) -> (ChannelRef, Cursor, u32) {
         let wish = Subscription { hold: Some(slot), ..ask(id, Position::Newest) };
         match self.subscribe(wish).unwrap() {
-            Subscribed::Waiting { channel, cursor, reign } => (channel, cursor, reign),
+            Subscribed::Waiting { channel, cursor, reign, .. } => (channel, cursor, reign),
             other => panic!("{other:?}"),
         }
     }

@@ -260,7 +260,8 @@ impl Test {
                 expected.verify(&copy.unwrap(), entered.channel.life);
                 entered.verify_missed(expected, next.missed);
             }
-            (Subscribed::Waiting { channel, cursor, reign }, None) => {
+            (Subscribed::Waiting { channel, cursor, reign, is_vague }, None) => {
+                entered.verify_vague(is_vague);
                 assert_eq!({ channel.life }.0, entered.channel.life);
                 assert_eq!(cursor.life, { channel.life });
                 entered.verify_seen(cursor.seq);
@@ -442,10 +443,18 @@ impl Entered {
     fn verify_missed(&self, expected: &Stored, missed: Missed) {
         let truth = self.seen.map_or(0, |seen| expected.seq - seen - 1);
         assert!(missed.count <= truth, "{missed:?} {truth}");
-        assert!(!self.is_known || missed == Missed { count: truth, at_least: false });
+        assert!(!self.is_known || missed.count == truth);
+        self.verify_vague(missed.at_least);
         let is_exact = !missed.at_least && self.is_real;
         assert!(!is_exact || missed.count == truth, "{missed:?} {truth}");
-        assert!(expected.seq > 1 || missed.is_none());
+        assert!(expected.seq > 1 || missed.count == 0);
+        assert!(self.seen.is_some() || missed.is_none());
+    }
+
+    /// Verifies whether it may have missed more than the zone can tell.
+    fn verify_vague(&self, is_vague: bool) {
+        assert!(is_vague || !self.is_of_former);
+        assert!(!is_vague || !self.is_known || !self.is_clean);
     }
 
     /// Verifies the number from which a subscriber goes on that gets no message yet.

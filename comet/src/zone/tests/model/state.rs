@@ -100,6 +100,10 @@ pub(super) struct Entered {
     pub is_known: bool,
     /// Whether its position is a message's.
     pub is_real: bool,
+    /// Whether former lives of the channel have given ids after its position.
+    pub is_of_former: bool,
+    /// Whether no life that is over has, of any channel.
+    pub is_clean: bool,
     pub reign: u32,
 }
 
@@ -349,7 +353,22 @@ impl Model {
             _ => (None, false),
         };
         let is_known = is_real && channel.dropped_seconds.len() <= 14 && !channel.vague;
-        Ok(Entered { channel, expected, seen, is_known, is_real, reign })
+        let after = match position {
+            Position::After(id) => Some(id),
+            _ => None,
+        };
+        let is_over =
+            |life| self.channels.iter().all(|channel| channel.life != life || channel.deleted);
+        let over: Vec<Given> = self
+            .given
+            .iter()
+            .filter(|given| after.is_some_and(|id| given.id > id) && is_over(given.life))
+            .copied()
+            .collect();
+        let wants_all = after.is_none_or(|id| id.time == 0);
+        let is_of_former = !wants_all && over.iter().any(|given| given.name == name);
+        let is_clean = over.is_empty();
+        Ok(Entered { channel, expected, seen, is_known, is_real, is_of_former, is_clean, reign })
     }
 
     /// Whether a channel that is there has a place for one more.
