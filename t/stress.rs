@@ -29,9 +29,9 @@ const WORKERS: usize = 2;
 /// How many clients misbehave at a time.
 const WILD: u64 = 16;
 /// The zone's size, and another one.
-const SIZES: [&str; 2] = ["4m", "6m"];
+const SIZES: [&str; 2] = ["6m", "8m"];
 /// With how many messages the channel that fills the zone begins.
-const FIRST: usize = 170;
+const FIRST: usize = 240;
 
 fn config(tls: Option<&Path>, size: &str) -> Config {
     let listen = tls.map_or(String::new(), |dir| {
@@ -144,7 +144,7 @@ impl Soak {
     /// How many messages the zone holds when there is nothing else in it.
     fn room(&self) -> u64 {
         let mut client = self.nginx.client();
-        for _ in 0..350 {
+        for _ in 0..550 {
             let request = Request::post("/pub?id=room", "r".repeat(16_000));
             client.request(&request).expect_status(202);
         }
@@ -253,7 +253,7 @@ impl Soak {
     fn writers(&self) -> [Vec<Writer<'static>>; 2] {
         const SMALL: &[usize] = &[0, 100, 100, 100, 100, 1000];
         // Some are put into files.
-        const FILES: &[usize] = &[0, 0, 100, 100, 100, 100, 100, 100, 100, 300, 300, 1000, 40_000];
+        const FILES: &[usize] = &[0, 0, 100, 100, 100, 100, 100, 100, 100, 300, 300, 1000, 60_000];
         const LARGE: &[usize] = &[1000, 28_000];
         let tls = self.ports.tls.unwrap_or(self.ports.plain);
         [

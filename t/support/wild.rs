@@ -14,7 +14,7 @@ pub const CHANNELS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
 
 /// The locations that they ask.
 pub fn locations() -> String {
-    let wild = "push_channel_id $arg_id; push_ping_interval 1s; push_subscriber_timeout 2s; push_max_message_buffer_length 20;";
+    let wild = "push_channel_id $arg_id; push_ping_interval 1s; push_subscriber_timeout 2s; push_max_message_buffer_length 5;";
     let part =
         "<!--#include virtual=\"/wild?id=c0\" --><!--#include virtual=\"/wild?id=$arg_id\" -->";
     format!(

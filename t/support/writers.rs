@@ -26,6 +26,9 @@ pub enum Pen {
     Control,
 }
 
+/// Longer bodies are put into files where `client_body_buffer_size` is 32k: nginx allows a quarter more.
+pub const FILE: usize = 40 << 10;
+
 /// A publisher.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -39,7 +42,7 @@ pub struct Writer<'a> {
     pub channels: Vec<String>,
     /// Who it is.
     pub number: usize,
-    /// The lengths of messages: one of these at most, each as often as it is here.
+    /// The lengths of messages: one of these at most, or just one of those above [`FILE`]; each as often as it is here.
     pub lengths: &'a [usize],
     /// It begins with so many messages of the greatest length, without resting.
     pub first: usize,
@@ -60,7 +63,10 @@ impl Writer<'_> {
         }
         while !over.load(Ordering::Relaxed) {
             let most = self.random.one_of(self.lengths);
-            let length = self.random.below(most + 1);
+            let length = match most > FILE {
+                true => most,
+                false => self.random.below(most + 1),
+            };
             let number = acknowledged.len();
             acknowledged.push(publish(&self, &mut line, number, length));
             thread::sleep(self.random.time(self.pause));
