@@ -129,7 +129,7 @@ pub struct Nginx {
 
 impl Nginx {
     /// Starts nginx and returns when it accepts connections.
-    pub fn start(config: Config) -> Self {
+    pub fn start(mut config: Config) -> Self {
         const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
             let dir = tempfile::Builder::new().prefix("push-test-").tempdir().expect("a directory");
@@ -140,7 +140,16 @@ impl Nginx {
             let mut child = spawn(dir.path());
             if let Some(master) = wait_until_ready(&mut child, dir.path(), ports[0], &config) {
                 let tolerated = Vec::new();
-                return Nginx { dir, ports, config, child, master, tolerated, stopped: false };
+                let mut nginx =
+                    Nginx { dir, ports, config, child, master, tolerated, stopped: false };
+                // Somebody else had the port for a moment, and may be who has answered.
+                if !nginx.error_log().contains("bind() to") {
+                    return nginx;
+                }
+                nginx.stopped = true;
+                nginx.kill();
+                config = nginx.config.clone();
+                continue;
             }
             let log = read(&dir.path().join("error.log")) + &read(&dir.path().join("stderr"));
             assert!(log.contains("bind()"), "nginx does not start:\n{text}\n{log}");
