@@ -20,7 +20,7 @@ use support::keepers::{self, Keeper, Kept, Ports, Way, END, RESUMABLE};
 use support::nginx::{build, has_or_skip, make_certificate};
 use support::push::publisher;
 use support::random::{self, Random};
-use support::tls::Tunnel;
+use support::tls::{end_tunnels, Tunnel};
 use support::wild::{self, misbehave};
 use support::writers::{Pen, Writer};
 use support::{process, wait, Config, Nginx, Request, Signal};
@@ -549,6 +549,7 @@ impl Soak {
         for _ in 0..rounds {
             self.round(time, false);
             assert_eq!(self.nginx.workers(), workers, "a worker has gone by itself");
+            end_tunnels();
             wait::until_true("the end of all connections", || {
                 workers.iter().map(sockets).collect::<Vec<_>>() == at_first
             });
