@@ -453,11 +453,17 @@ impl Rest {
 /// Panics unless processes have at the end what they had before, with some slack for what the allocator keeps.
 fn assert_flat(who: &str, rests: &[Vec<Rest>]) {
     const SLACK: u64 = 8 << 20;
+    const BOUND: u64 = 160 << 20;
+    const WARM: usize = 10;
     let most = |rests: &[Vec<Rest>]| rests.iter().flatten().map(|rest| rest.memory).max();
     let (before, after) = rests.split_at(rests.len().div_ceil(2));
     let (before, after) = (most(before).unwrap_or_default(), most(after).unwrap_or_default());
     eprintln!("{who}: {} kB at most, then {} kB", before >> 10, after >> 10);
-    assert!(after <= before + before / 4 + SLACK, "the memory of {who}: {rests:?}");
+    assert!(before.max(after) < BOUND, "the memory of {who}: {rests:?}");
+    // A process takes some rounds to have what it will keep: copies of messages, and what the allocator has for its crowds.
+    if rests.len() >= WARM {
+        assert!(after <= before + before / 4 + SLACK, "the memory of {who}: {rests:?}");
+    }
 }
 
 /// Panics unless the check finds something wrong with the record.
