@@ -1362,7 +1362,8 @@ fn ask_without_reading(
     mut socket: WebSocket,
     meanwhile: impl FnOnce(&Nginx),
 ) -> (Option<u16>, usize) {
-    const PINGS: usize = 150_000;
+    // More than all buffers on the way hold: those of a tunnel grow to megabytes each.
+    const PINGS: usize = 600_000;
     fn ping(number: usize) -> Frame {
         Frame::ping(format!("{number:0125}"))
     }
