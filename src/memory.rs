@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use crate::nginx::clock;
-use crate::nginx::log::{self, Level};
+use crate::nginx::log::{self, Level, Topic};
 use crate::nginx::process;
 
 /// Bytes that nobody asks for: there is always so much, or nothing works any more.
@@ -20,8 +20,6 @@ const RENDERING: u64 = 4;
 const WAITER: u64 = 256;
 /// How many come to wait between two looks.
 const CROWD: u32 = 16;
-/// Milliseconds between two lines in the log.
-const INTERVAL: u64 = 60_000;
 /// Milliseconds between two attempts to find memory that nobody uses any more.
 const TIDY: u64 = 1_000;
 
@@ -29,7 +27,6 @@ thread_local! {
     static COUNT: Cell<u32> = const { Cell::new(0) };
     static IS_SHORT: Cell<bool> = const { Cell::new(false) };
     static TIDIED: Cell<Option<u64>> = const { Cell::new(None) };
-    static TOLD: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Whether there is room for so many bytes.
@@ -70,11 +67,8 @@ fn is_there(bytes: u64) -> bool {
     false
 }
 
-/// Tells the operator what is short, not more often than once a minute.
+/// Tells the operator what is short.
 pub fn complain(what: &str) {
-    let now = clock::now().mono;
-    if TOLD.get().is_none_or(|told| now.saturating_sub(told) >= INTERVAL) {
-        TOLD.set(Some(now));
-        log::cycle(Level::Error, &format!("push: {what}; clients are told to come back"));
-    }
+    let level = Topic::Short.level(Level::Error);
+    log::cycle(level, &format!("push: {what}; clients are told to come back"));
 }

@@ -60,8 +60,10 @@ pub enum Topic {
     Closing,
     /// A large message cannot be kept.
     NoFile,
-    /// There is no memory for a message.
+    /// A message was not published: there is no memory for it.
     Memory,
+    /// Something is short of which clients are refused.
+    Short,
 }
 
 /// Milliseconds after which a worker tells of a topic again as something that an operator should know.
