@@ -8,11 +8,9 @@
 mod support;
 
 use std::cmp::Reverse;
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
 use std::env;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use support::process::{self, Signal};
 use support::push::publisher;
+use support::random::{self, Random};
 use support::streams::{self, Kind};
 use support::{load, wait, Client, Config, Nginx, Request};
 
@@ -114,28 +113,8 @@ impl Register {
     }
 }
 
-/// Numbers that are the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = number("PUSH_FAULTS_SEED")
-            .unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        eprintln!("PUSH_FAULTS_SEED={seed}");
-        Random(seed)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % end
-    }
-
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        for place in (1..all.len()).rev() {
-            let other = self.below(place as u64 + 1) as usize;
-            all.swap(place, other);
-        }
-    }
+fn new_random() -> Random {
+    Random::new(random::seed("PUSH_FAULTS_SEED"), 0)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -177,11 +156,11 @@ fn disturb(mut random: Random, port: u16, over: &AtomicBool) {
 fn act(random: &mut Random, port: u16) -> io::Result<()> {
     let mut client = Client::try_connect(port)?;
     for _ in 0..8 {
-        let place = PLACES[random.below(PLACES.len() as u64) as usize];
-        let id = WILD[random.below(WILD.len() as u64) as usize];
+        let place = random.one_of(&PLACES);
+        let id = random.one_of(&WILD);
         let more = if random.below(4) == 0 { format!(",w1,{LONG}") } else { String::new() };
         let target = format!("/{place}?id={id}{more}");
-        let length = [10, 200, 3000][random.below(3) as usize];
+        let length = random.one_of(&[10, 200, 3000]);
         let request = match random.below(16) {
             0..=8 => Request::post(&target, "w".repeat(length)),
             9 => Request::new("DELETE", &target),
@@ -208,7 +187,7 @@ fn from_the_future(target: &str) -> Request {
 
 fn wait_a_moment(random: &mut Random, mut client: Client, request: &Request) -> io::Result<()> {
     client.try_send_bytes(&request.to_bytes())?;
-    thread::sleep(Duration::from_millis(random.below(50)));
+    thread::sleep(random.time(50));
     Ok(())
 }
 
@@ -274,8 +253,9 @@ fn spawn_disturbers<'scope>(
     port: u16,
     over: &'scope AtomicBool,
 ) {
-    for _ in 0..6 {
-        let random = Random(random.below(u64::MAX));
+    let seed = random.below(usize::MAX) as u64;
+    for number in 0..6 {
+        let random = Random::new(seed, number);
         scope.spawn(move || disturb(random, port, over));
     }
 }
@@ -302,7 +282,7 @@ fn room(nginx: &Nginx) -> u64 {
 /// Lets workers die or stop at every point while everything goes on.
 fn walk(order: Order) {
     let pause = Duration::from_millis(number("PUSH_FAULTS_PAUSE").unwrap_or(200));
-    let mut random = Random::new();
+    let mut random = new_random();
     let mut nginx = Nginx::start(config());
     let register = Register::of(&nginx);
     let room_before = room(&nginx);
@@ -329,7 +309,7 @@ fn walk(order: Order) {
         for (round, chunk) in points.chunks(10).enumerate() {
             Record::new(1 + round).keep(&mut nginx, |nginx| {
                 for point in chunk {
-                    let countdown = 1 + random.below(point.passes.clamp(1, 10));
+                    let countdown = 1 + random.below(point.passes.clamp(1, 10) as usize) as u64;
                     register.order(order, point.number, countdown, None);
                     let is_reached = await_victim(nginx, &register, pause);
                     reached.insert(point.name.clone(), is_reached);
@@ -407,7 +387,7 @@ fn a_worker_may_stop_at_every_point() {
 /// A worker dies while it changes the zone, and the next one while it puts the zone in order.
 #[test]
 fn a_worker_may_die_in_the_middle_of_a_recovery() {
-    let mut random = Random::new();
+    let mut random = new_random();
     let mut nginx = Nginx::start(config());
     let register = Register::of(&nginx);
     nginx.tolerate("exited on signal 9");
@@ -435,9 +415,7 @@ fn a_worker_may_die_in_the_middle_of_a_recovery() {
                 // The first deaths show which points there are.
                 thread::sleep(Duration::from_millis(500));
                 for number in new.iter().map(|point| Some(point.number)).chain([None; 4]) {
-                    let Some(first) =
-                        commits.get(random.below(commits.len().max(1) as u64) as usize)
-                    else {
+                    let Some(first) = commits.get(random.below(commits.len().max(1))) else {
                         break;
                     };
                     register.order(Order::Die, first.number, 1, number);

@@ -6,7 +6,6 @@
 mod support;
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
@@ -447,14 +446,6 @@ fn no_publisher_ends_what_others_hear(workers: usize) {
 
 const FILES: &str = "client_body_buffer_size 8k; client_max_body_size 8m;";
 
-/// Files with messages' bodies.
-fn spooled(nginx: &Nginx) -> Vec<PathBuf> {
-    let directories = fs::read_dir(nginx.dir().join("temp_client_body")).unwrap();
-    let entries = directories.filter_map(|entry| fs::read_dir(entry.unwrap().path()).ok());
-    let paths = entries.flatten().map(|entry| entry.unwrap().path());
-    paths.filter(|path| !path.ends_with("lock")).collect()
-}
-
 fn what_others_put_beside_our_files_is_left_alone(workers: usize) {
     let nginx = start(workers, FILES);
     let (temporary, outside) = (nginx.dir().join("temp_client_body"), nginx.dir().join("outside"));
@@ -488,7 +479,7 @@ fn a_file_that_was_exchanged_is_not_taken_for_a_message(workers: usize) {
     nginx.publish("a", "small");
     let secret = nginx.dir().join("secret");
     fs::write(&secret, pattern(100_000)).unwrap();
-    let files = spooled(&nginx);
+    let files = nginx.spooled();
     assert_eq!(files.len(), 1);
     nginx.stop(Signal::QUIT);
     fs::remove_file(&files[0]).unwrap();
@@ -506,7 +497,7 @@ fn a_file_that_somebody_has_removed_is_a_message_that_is_missed(workers: usize) 
     });
     nginx.publish("a", pattern(100_000));
     let mut waiting = nginx.park("b");
-    for path in spooled(&nginx) {
+    for path in nginx.spooled() {
         fs::remove_file(path).unwrap();
     }
     // Nothing is there for it, and it waits: it is not told to come back again and again.

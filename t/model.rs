@@ -5,41 +5,14 @@
 
 mod support;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
+use support::random::{self, Random};
 use support::{on_1_and_4_workers, Client, Config, Cursor, Nginx, Request, Response};
 
 on_1_and_4_workers!(random_operations_agree_with_the_model);
 
 /// How many messages a channel keeps.
 const QUEUE: usize = 5;
-
-/// A small generator of numbers (SplitMix64), so that a seed gives the same run everywhere.
-struct Random(u64);
-
-impl Random {
-    fn from_environment() -> Self {
-        let seed = std::env::var("PUSH_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        eprintln!("PUSH_TEST_SEED={seed}");
-        Random(seed)
-    }
-
-    /// A number below `limit`.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
-    }
-
-    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-}
 
 /// What the model knows of a message.
 struct Published {
@@ -92,7 +65,7 @@ impl World {
         );
         let clients = nginx.client_of_each_worker(workers);
         let channels = (0..4).map(|_| Channel::default()).collect();
-        let random = Random::from_environment();
+        let random = Random::new(random::seed("PUSH_TEST_SEED"), 0);
         World { nginx, workers, clients, channels, random, published: 0 }
     }
 
@@ -119,7 +92,7 @@ impl World {
     }
 
     fn new_body(&mut self) -> Vec<u8> {
-        let length = *self.random.pick(&[0, 1, 20, 20, 300, 5_000, 8_192, 8_193, 60_000]);
+        let length = self.random.one_of(&[0, 1, 20, 20, 300, 5_000, 8_192, 8_193, 60_000]);
         self.published += 1;
         [format!("{} ", self.published).into_bytes(), pattern(length)].concat()
     }
@@ -153,7 +126,7 @@ impl World {
             .chain(channel.past.iter().map(|cursor| (None, cursor.clone())))
             .chain(channel.life.iter().enumerate().map(|(at, m)| (Some(at), m.cursor.clone())))
             .collect();
-        let (position, cursor) = self.random.pick(&cursors).clone();
+        let (position, cursor) = cursors[self.random.below(cursors.len())].clone();
         let response = self.interval_poll(number, &cursor);
         let channel = &mut self.channels[number];
         let oldest = channel.life.len() - channel.stored().len();

@@ -42,6 +42,13 @@ impl Random {
         all[self.below(all.len())]
     }
 
+    /// Puts these into another order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for place in (1..all.len()).rev() {
+            all.swap(place, self.below(place + 1));
+        }
+    }
+
     /// Yes, so many times of 100.
     pub fn chance(&mut self, of_100: usize) -> bool {
         self.below(100) < of_100
