@@ -25,9 +25,9 @@
 //! | here | what it does |
 //! |---|---|
 //! | `publisher`, `subscriber` | the content handlers: from a request to a reply, or to a parked request |
-//! | `stream`, `talk`, `control` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say, and those of `push.json` |
+//! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
-//! | `control` | a WebSocket whose client changes its channels by control frames |
+//! | `control` | a WebSocket whose client changes its channels by control frames (`push.json`) |
 //! | `channel` | which channels a request is about |
 //! | `cors` | refuses pages of other origins, and answers browsers that ask whether they may |
 //! | `copies` | a worker's own copies of messages, shared by all replies that carry them |

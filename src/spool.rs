@@ -3,10 +3,10 @@
 //! A body that nginx has put into a temporary file (because it was larger than `client_body_buffer_size`) stays on disk,
 //! and the zone holds its path: it costs the zone a few blocks, and is sent with sendfile where nginx does that. The file
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
-//! is removed when the message goes. What a killed nginx has left behind is removed when the next one first puts something there;
-//! a lock that all workers of a zone share, whoever of them has put something there, tells whether a directory is still in use.
-//! What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes
-//! on after a restart, and the directory with it.
+//! is removed when the message goes. What a killed nginx has left behind is removed when a worker of the next one comes there;
+//! a lock that all workers of a zone share, whoever of them has put something there, tells whether a directory is still in
+//! use. What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes on after a
+//! restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -117,6 +117,7 @@ pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64)
 /// The system's error, if that may pass: there are no descriptors or no memory left. What will not pass is as good as gone.
 pub fn open(path: &[u8]) -> io::Result<Option<File>> {
     let path = Path::new(OsStr::from_bytes(path));
+    // Another worker has made it, maybe after this one has started.
     path.parent().map(hold);
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
