@@ -546,19 +546,17 @@ impl Soak {
         let old = self.nginx.reload();
         self.nginx.wait_gone(&old);
         let workers = self.nginx.workers();
-        let sockets = |pid: &i32| {
-            let open = process::descriptors(*pid);
-            open.iter().filter(|target| target.starts_with("socket:")).count()
-        };
-        let at_first: Vec<usize> = workers.iter().map(sockets).collect();
+        let connections = || workers.iter().map(|pid| process::connections(*pid)).sum::<usize>();
+        let mut client = self.nginx.client();
+        client.request(&Request::get(&publisher("room")));
+        assert_eq!(connections(), 1);
+        drop(client);
         let mut rests = Vec::new();
         for _ in 0..rounds {
             self.round(time, false);
             assert_eq!(self.nginx.workers(), workers, "a worker has gone by itself");
             end_tunnels();
-            wait::until_true("the end of all connections", || {
-                workers.iter().map(sockets).collect::<Vec<_>>() == at_first
-            });
+            wait::until_true("the end of all connections", || connections() == 0);
             rests.push(workers.iter().map(|pid| Rest::of(*pid)).collect::<Vec<_>>());
         }
         let descriptors =

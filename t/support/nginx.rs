@@ -139,9 +139,19 @@ impl Nginx {
             fs::write(dir.path().join("nginx.conf"), &text).expect("the directory is ours");
             let mut child = spawn(dir.path());
             if let Some(master) = wait_until_ready(&mut child, dir.path(), ports[0], &config) {
-                let tolerated = Vec::new();
-                let mut nginx =
-                    Nginx { dir, ports, config, child, master, tolerated, stopped: false };
+                let mut nginx = Nginx {
+                    dir,
+                    ports,
+                    config,
+                    child,
+                    master,
+                    tolerated: Vec::new(),
+                    stopped: false,
+                };
+                // valgrind keeps some descriptors for itself, and refuses to let anybody change the limit.
+                if process::is_watched(master) {
+                    nginx.tolerate("setrlimit(RLIMIT_NOFILE");
+                }
                 // Somebody else had the port for a moment, and may be who has answered.
                 if !nginx.error_log().contains("bind() to") {
                     return nginx;

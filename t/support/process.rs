@@ -1,5 +1,6 @@
 //! Processes by pid: signals, children, limits, open files, memory mappings.
 
+use std::collections::HashSet;
 use std::fs;
 
 use rustix::io::Errno;
@@ -58,6 +59,22 @@ pub fn descriptors(pid: i32) -> Vec<String> {
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .map(|target| target.to_string_lossy().into_owned())
         .collect()
+}
+
+/// How many connections the process has to others, also such as the other side has ended.
+pub fn connections(pid: i32) -> usize {
+    let net = |name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+    let (unix, tcp, tcp6) = (net("unix"), net("tcp"), net("tcp6"));
+    let between = unix.lines().filter_map(|line| line.split_whitespace().nth(6));
+    let listening = tcp.lines().chain(tcp6.lines()).filter_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns.get(3) == Some(&"0A")).then(|| columns.get(9).copied()).flatten()
+    });
+    let others: HashSet<&str> = between.chain(listening).collect();
+    let open = descriptors(pid);
+    let sockets =
+        open.iter().filter_map(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
+    sockets.filter(|number| !others.contains(number)).count()
 }
 
 /// The sizes in bytes of the memory that the process shares with others, in ascending order.
