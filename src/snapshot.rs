@@ -44,7 +44,7 @@ pub fn save(path: &Path, zone: SharedZone) {
 /// saves is not to be mixed up with what was before.
 pub fn leave_to_successor(path: &Path) {
     log::cycle(
-        Level::Warn,
+        Level::Error,
         &format!(
             "push: messages are not saved to {}, for another nginx goes on in place of this one; those that it does not \
              have are lost",
@@ -163,7 +163,7 @@ fn report(path: &Path, restored: &Restored) {
             line += &format!("; {count} {what}");
         }
     }
-    let level = if *dropped + *lost > 0 { Level::Warn } else { Level::Notice };
+    let level = if *dropped + *lost > 0 { Level::Error } else { Level::Notice };
     log::cycle(level, &line);
 }
 

@@ -753,7 +753,7 @@ impl Worker {
         let Some(News { evicted, recovered }) = news.flatten() else { return };
         if evicted > 0 {
             log::cycle(
-                Level::Warn,
+                Level::Error,
                 &format!(
                     "push: the shared memory zone is full: {evicted} messages went before their time; raise \
                      push_shared_memory_size, or lower push_max_message_buffer_length or push_message_timeout"

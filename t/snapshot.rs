@@ -230,7 +230,7 @@ fn a_file_that_is_gone_is_a_message_that_is_missed(workers: usize) {
     nginx.stop(Signal::QUIT);
     fs::remove_file(&nginx.spooled()[0]).unwrap();
     nginx.start_again();
-    assert!(nginx.error_log().contains("[warn]"));
+    assert!(nginx.error_log().contains("[error]"));
     assert!(nginx.error_log().contains("1 were in files that are gone"));
     let response = nginx.poll("a", &one).expect_status(200);
     assert_eq!((response.text(), response.header("Push-Missed")), ("three", Some("1")));
@@ -465,7 +465,7 @@ fn a_smaller_zone_keeps_the_newest_and_warns(workers: usize) {
     nginx.start_again();
     let log = nginx.error_log();
     let line = log.lines().rfind(|line| line.contains("push: restored")).unwrap();
-    assert!(line.contains("[warn]"), "{line}");
+    assert!(line.contains("[error]"), "{line}");
     assert!(line.contains("found no room, the oldest of the largest channels"), "{line}");
     assert_eq!(nginx.queue("thin"), ["one"]);
     let queue = nginx.queue("fat");

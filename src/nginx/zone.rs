@@ -212,7 +212,7 @@ pub unsafe fn carry_over(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>)
         }
         let Some(old) = SharedZone::of(before.as_ptr()) else {
             log::cycle(
-                Level::Warn,
+                Level::Error,
                 "push: the zone before was of another kind; its messages are lost",
             );
             return;
@@ -230,7 +230,7 @@ pub unsafe fn carry_over(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>)
             report(&carried);
         }
         None => log::cycle(
-            Level::Warn,
+            Level::Error,
             "push: the zone before was made by another version of the module; its messages are lost",
         ),
     }
@@ -264,7 +264,7 @@ impl NewZone {
 
 fn report(carried: &Carried) {
     let Carried { channels, messages, dropped } = carried;
-    let level = if *dropped > 0 { Level::Warn } else { Level::Notice };
+    let level = if *dropped > 0 { Level::Error } else { Level::Notice };
     let lost = match dropped {
         0 => String::new(),
         dropped => {
