@@ -23,8 +23,8 @@ impl Zone<'_> {
         self.disarm(at);
         self.get_mut::<TimedHead>(at).deadline = deadline;
         if deadline != u64::MAX {
-            let base = self.header.wheel_now;
-            self.place(at, base);
+            let next = self.header.wheel_now + 1;
+            self.place(at, next);
         }
     }
 
@@ -49,15 +49,13 @@ impl Zone<'_> {
         timer.wheel_prev = At::NONE;
     }
 
-    /// Puts a timer into the slot for its deadline, seen from the second `base`; what is due goes into the slot of
-    /// `base + 1` at the latest, so that it fires with the next second.
-    fn place(&mut self, at: At, base: u64) {
+    /// Puts a timer into the slot for its deadline, seen from `second`: the next one that is fired, or the one that is just
+    /// being fired. The higher slots that begin with it may have been moved down already, and what is put into them now
+    /// would be seen only a whole turn later; seen from it, none of them is chosen.
+    fn place(&mut self, at: At, second: u64) {
         let due = self.get::<TimedHead>(at).deadline.div_ceil(1000);
-        let due = due.clamp(base + 1, base + SPAN - 1);
-        self.place_in(at, slot_for(due, due - base));
-    }
-
-    fn place_in(&mut self, at: At, slot: usize) {
+        let due = due.clamp(second, second + SPAN - 1);
+        let slot = slot_for(due, due - second);
         let next = self.header.wheel.get(slot).copied().unwrap_or(At::NONE);
         let timer = self.get_mut::<TimedHead>(at);
         timer.wheel_slot = slot as u32 + 1;
@@ -99,10 +97,7 @@ impl Zone<'_> {
                 }
                 *budget -= 1;
                 self.disarm(at);
-                let due = self.get::<TimedHead>(at).deadline.div_ceil(1000);
-                // Seen from `second` itself: what is due in it goes into the slot that is fired next.
-                let due = due.clamp(second, second + SPAN - 1);
-                self.place_in(at, slot_for(due, due - second));
+                self.place(at, second);
             }
         }
         true

@@ -53,6 +53,29 @@ fn messages_go_within_a_second_of_their_time() {
     }
 }
 
+/// What a channel's timer is set to while its last message expires is seen from the second that is being fired.
+#[test]
+fn a_channel_goes_within_a_second_of_its_time_whenever_its_message_expires() {
+    for first in [5_001, 5_055, 5_056, 5_057, 8_191, 8_192, 8_193] {
+        for channel_timeout in [1, 62, 63, 64, 65, 127, 128] {
+            let mut world = World::new(64);
+            let message_timeout = first * 1000 - MONO;
+            world.publish(Publication { message_timeout, channel_timeout, ..say(b"c", &[b"x"]) });
+            world.pass(message_timeout);
+            world.sweep();
+            assert_eq!(expired(&mut world), 1);
+            let mut seconds = 0;
+            while world.with(|zone, _| zone.usage().channels) > 0 {
+                world.pass(1000);
+                world.sweep();
+                seconds += 1;
+                assert!(seconds <= channel_timeout + 1, "{channel_timeout} from {first}");
+            }
+            assert!(seconds >= channel_timeout, "{channel_timeout} from {first}: {seconds}");
+        }
+    }
+}
+
 #[test]
 fn an_expired_message_is_not_seen_though_the_wheel_has_not_turned() {
     let mut world = World::new(64);
