@@ -7,7 +7,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use support::process::Signal;
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
+use support::streams::{Kind, News};
 use support::{load, wait, Client, Config, Cursor, Nginx, Request};
 
 /// The worker's pid and a connection to it.
@@ -64,6 +66,44 @@ fn park_on_successor(nginx: &Nginx, known: &[WorkerClient], cursor: &Cursor) -> 
     let request = cursor.apply(Request::get(&subscriber("a")));
     nginx.park_request(&mut successor.1, "a", &request);
     successor
+}
+
+/// Nothing is stored any more, and nobody knows what the clients have not had.
+#[test]
+fn who_comes_back_after_the_end_of_all_processes_is_told() {
+    let kinds = [Kind::EventSource, Kind::JsonLines, Kind::WebSocket];
+    let mut nginx = Nginx::start(Config::push(2));
+    nginx.publish("a", "one");
+    let cursor = Cursor::after(&nginx.poll("a", &Cursor::none()));
+    nginx.publish("a", "two, which nobody has had");
+    wait::until_second_after(cursor.id().0);
+    nginx.restart(Signal::TERM);
+    let mut waiting = nginx.park_after("a", &cursor);
+    nginx.publish("a", "three");
+    for response in [waiting.response(), nginx.poll("a", &cursor)] {
+        let response = response.expect_status(200);
+        assert_eq!(
+            (response.text(), response.header("Push-Missed")),
+            ("three", Some("0;at-least"))
+        );
+    }
+    let (second, tag) = cursor.id();
+    for kind in kinds {
+        let mut stream = kind.listen_after(nginx.port(), "a", &format!("{second}:{tag}"));
+        match kind {
+            Kind::WebSocket => {
+                assert_eq!(stream.response().header("Push-Missed"), Some("0;at-least"));
+            }
+            _ => assert_eq!(stream.next(), News::Gap { missed: 0, at_least: true }, "{kind:?}"),
+        }
+        stream.expect_message("three");
+    }
+    // Who comes for the first time has missed nothing, and who has been told goes on.
+    let three = nginx.poll("a", &Cursor::none());
+    assert_eq!(three.header("Push-Missed"), None);
+    nginx.publish("a", "four");
+    let four = nginx.poll("a", &Cursor::after(&three));
+    assert_eq!((four.text(), four.header("Push-Missed")), ("four", None));
 }
 
 #[test]

@@ -197,10 +197,7 @@ fn a_client_without_etag_goes_on_to_the_next_second(workers: usize) {
     let first = Cursor::after(&nginx.poll("a", &Cursor::none()));
     // A message of the same second would come too, so wait for the next one.
     let (second, _) = first.id();
-    wait::until_true("the next second", || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.expect("after 1970").as_secs() > second
-    });
+    wait::until_second_after(second);
     nginx.publish("a", "two");
     let response = nginx.poll("a", &first.without_etag()).expect_status(200);
     assert_eq!(response.text(), "two");

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a test waits for something that must come. `PUSH_TEST_PATIENCE` (seconds) changes it,
 /// for runs under valgrind or a sanitizer.
@@ -29,4 +29,12 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 /// Asks `probe` every 10 ms until it says yes. Panics with `what` when patience ends.
 pub fn until_true(what: &str, mut probe: impl FnMut() -> bool) {
     until(what, || probe().then_some(()));
+}
+
+/// Waits until this second, in Unix time, is over.
+pub fn until_second_after(second: u64) {
+    until_true("the next second", || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.expect("after 1970").as_secs() > second
+    });
 }

@@ -1,10 +1,11 @@
 //! Moving to a zone of another size.
 
 use super::arena::Bytes;
-use super::memory::{At, Tombstone};
+use super::memory::At;
 use super::record::{ChannelHead, LedgerBlock, MessageHead, IN_FILE, MESSAGE_INLINE};
 use super::Zone;
 use crate::clock::Now;
+use crate::message::MessageId;
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,12 +28,8 @@ impl Zone<'_> {
         self.header.stamps = self.header.stamps.max(old.header.stamps);
         self.header.newest_time = self.header.newest_time.max(old.header.newest_time);
         // The ids' hashes differ, as the key does: what the tombstones know goes into the floor.
-        let floor = Tombstone {
-            time: old.header.dead_time,
-            tag: old.header.dead_tag,
-            ..Tombstone::default()
-        };
-        for dead in old.header.tombstones.into_iter().chain([floor]) {
+        self.begin_after(MessageId { time: old.header.dead_time, tag: old.header.dead_tag });
+        for dead in old.header.tombstones {
             self.raise_floor(dead);
         }
         let mut carried = Carried::default();

@@ -553,7 +553,8 @@ impl Zone<'_> {
     /// Notes the last id of a channel that ends, so that another life of it does not give an id again.
     fn remember_dead(&mut self, at: At) {
         let head = *self.get::<ChannelHead>(at);
-        if head.last_time == 0 {
+        // What no life before it has given is known still.
+        if head.next_seq == 1 {
             return;
         }
         let dead = Tombstone { hash: head.hash, time: head.last_time, tag: head.last_tag, used: 1 };
@@ -566,6 +567,13 @@ impl Zone<'_> {
         if let Some(tombstone) = self.header.tombstones.get_mut(place) {
             *tombstone = dead;
         }
+    }
+
+    /// Has the ids of all new channels begin after this one. Who comes with an earlier one, from before a restart, is told
+    /// that nobody knows what it has missed.
+    pub(super) fn begin_after(&mut self, id: MessageId) {
+        self.header.dead_time = id.time;
+        self.header.dead_tag = id.tag;
     }
 
     /// Lifts the ids of all new channels above that of one that died and can be remembered no longer.

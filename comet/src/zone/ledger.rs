@@ -7,7 +7,7 @@
 //! older half is forgotten, and a cursor that falls into such a hole is told "at least".
 //!
 //! A channel that was deleted or collected takes its ledger along. Its next life knows up to which id the former one may have
-//! come, and tells "at least" to cursors before that.
+//! come, and tells "at least" to cursors before that; a channel that was none before takes the beginning of the zone for it.
 
 use bytemuck::Zeroable;
 

@@ -119,7 +119,8 @@ pub(super) struct Header {
     pub newest_time: u64,
     /// The second up to which the wheel has been turned.
     pub wheel_now: u64,
-    /// Ids that no new channel may fall behind, for channels that [`Tombstone`]s have no place for.
+    /// Ids that no new channel may fall behind: those from before the zone, and of channels that [`Tombstone`]s have no
+    /// place for.
     pub dead_time: u64,
     pub dead_tag: u32,
     /// The ledger that is being rewritten: after a death its content cannot be trusted.

@@ -59,6 +59,7 @@ use memory::{Header, Parts};
 
 use crate::clock::Now;
 use crate::faults;
+use crate::message::MessageId;
 
 /// The zone, while its lock is held.
 ///
@@ -131,8 +132,9 @@ impl<'m> Zone<'m> {
         hash_key: [u64; 2],
         now: Now,
     ) -> Result<Self, MemoryError> {
-        let zone = Self::over(Parts::format(memory, hash_key)?);
+        let mut zone = Self::over(Parts::format(memory, hash_key)?);
         zone.header.wheel_now = now.mono / 1000;
+        zone.begin_after(MessageId { time: now.wall.saturating_sub(1), tag: u32::MAX });
         Ok(zone)
     }
 

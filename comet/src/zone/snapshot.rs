@@ -19,7 +19,7 @@ use bytemuck::Zeroable;
 use super::arena::Bytes;
 use super::ledger::{are_in_step, Second};
 use super::log::message_blocks;
-use super::memory::{At, Tombstone};
+use super::memory::At;
 use super::record::{
     kind, ChannelHead, DataBlock, LedgerBlock, LedgerEntry, MessageHead, DATA_INLINE,
     DELETE_WHEN_RECEIVED, HAS_EVENT, IN_FILE, LEDGER_ENTRIES, TRANSIENT,
@@ -321,8 +321,7 @@ impl Zone<'_> {
         self.header.lives = self.header.lives.max(head.lives);
         self.header.stamps = self.header.stamps.max(head.stamps);
         self.header.newest_time = self.header.newest_time.max(head.newest_time);
-        let floor = Tombstone { time: head.floor_time, tag: head.floor_tag, ..Tombstone::zeroed() };
-        self.raise_floor(floor);
+        self.begin_after(MessageId { time: head.floor_time, tag: head.floor_tag });
         let mut work = Restoring {
             now,
             away: now.wall.saturating_sub(head.wall).saturating_mul(1000),

@@ -38,9 +38,10 @@ fn counts_are_exact_while_the_ledger_has_room() {
         }
     }
     assert_eq!(world.read(b"c", Position::After(*ids.last().unwrap())), None);
-    // A client from before the beginning has missed all.
+    // A client from before the beginning has missed all, and maybe more.
     let before = MessageId { time: WALL - 10, tag: 7 };
-    assert_eq!(after(&mut world, before), (first, exactly(first - 1)));
+    let missed = Missed { count: first - 1, at_least: true };
+    assert_eq!(after(&mut world, before), (first, missed));
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn nothing_is_missed_where_nothing_was_dropped() {
     let first = world.publish(say(b"c", &[b"1"]));
     world.pass(10_000);
     world.publish(say(b"c", &[b"2"]));
-    for time in [0, 1, WALL, first.time - 1] {
+    for time in [0, WALL, first.time - 1] {
         for tag in [0, 1, u32::MAX] {
             assert_eq!(after(&mut world, MessageId { time, tag }), (1, exactly(0)));
         }
@@ -111,6 +112,78 @@ fn the_first_message_of_a_second_life_is_the_first() {
     assert_eq!(after(&mut world, MessageId { tag: 5, time: WALL }), (3, exactly(0)));
     assert_eq!(after(&mut world, MessageId { tag: 4, time: WALL }), (3, exactly(1)));
     assert_eq!(last, MessageId { time: WALL + 3, tag: 0 });
+}
+
+/// A zone that was not restored does not know what was before it.
+#[test]
+fn who_comes_from_before_a_restart_is_told() {
+    let vaguely = |count| Missed { count, at_least: true };
+    let before = |seconds| MessageId { time: WALL - seconds, tag: 0 };
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let (channel, cursor, reign) = {
+        let subscription =
+            Subscription { hold: Some(slot), ..ask(b"c", Position::After(before(1))) };
+        let Ok(Subscribed::Waiting { channel, cursor, reign, is_vague: true }) =
+            world.subscribe(subscription)
+        else {
+            panic!("there is nothing yet, and maybe was something");
+        };
+        (channel, cursor, reign)
+    };
+    let first = world.publish(say(b"c", &[b"1"]));
+    assert_eq!(first, MessageId { time: WALL, tag: 0 });
+    let answer = world.with(|zone, now| zone.next(channel, cursor, reign, now));
+    assert!(matches!(answer, Answer::Message(next) if next.cursor.seq == 1));
+    for seconds in [1, 2, 1000] {
+        assert_eq!(after(&mut world, before(seconds)), (1, vaguely(0)));
+    }
+    // Who has no cursor, and who wants all there is.
+    assert_eq!(world.read(b"c", Position::Oldest).unwrap().1, exactly(0));
+    assert_eq!(after(&mut world, MessageId { time: 0, tag: 3 }), (1, exactly(0)));
+    // The present second is this zone's.
+    world.publish(say(b"c", &[b"2"]));
+    assert_eq!(after(&mut world, first), (2, exactly(0)));
+    // In a zone of another size, and after a restart with a snapshot, nothing has begun anew: also channels that come later.
+    world.pass(10_000);
+    let mut bytes = Vec::new();
+    world.with(|zone, now| zone.save(7, now, &mut bytes)).unwrap();
+    let (mut larger, mut restored) = (World::new(128), World::new(64));
+    (larger.now, restored.now) = (world.now, world.now);
+    for other in [&mut larger, &mut restored] {
+        Zone::format(&mut other.memory, [3, 4], world.now).unwrap();
+    }
+    let mut old = Zone::enter(&mut world.memory, world.now).unwrap();
+    larger.with(|zone, now| zone.carry_from(&mut old, now));
+    let snapshot = Snapshot::read(&bytes).unwrap();
+    restored.with(|zone, now| zone.restore(&snapshot, now, &mut |_, _| true));
+    for mut world in [larger, restored] {
+        world.publish(say(b"new", &[b"1"]));
+        for (id, seq) in [(&b"c"[..], 2), (b"new", 1)] {
+            let (message, missed) = world.read(id, Position::After(first)).unwrap();
+            assert_eq!((message.cursor.seq, missed), (seq, exactly(0)));
+            let (_, missed) = world.read(id, Position::After(before(1))).unwrap();
+            assert_eq!(missed, vaguely(0));
+        }
+    }
+}
+
+/// What is known of channels that have ended is not given up for such as never had a message.
+#[test]
+fn channels_without_messages_leave_no_doubt_about_others() {
+    let mut world = World::new(64);
+    let first = world.publish(say(b"c", &[b"1"]));
+    world.pass(5000);
+    world.publish(say(b"ended", &[b"x"]));
+    world.with(|zone, now| zone.delete(b"ended", now));
+    for number in 0..1000 {
+        let id = format!("idle {number}");
+        assert_eq!(world.read(id.as_bytes(), Position::Oldest), None);
+        world.with(|zone, now| zone.delete(id.as_bytes(), now));
+    }
+    world.publish(say(b"new", &[b"1"]));
+    let (_, missed) = world.read(b"new", Position::After(first)).unwrap();
+    assert_eq!(missed, exactly(0));
 }
 
 #[test]
