@@ -392,6 +392,15 @@ impl Client {
         }
     }
 
+    /// The same, where the server may have closed before it had everything from here, and then resets the connection.
+    #[track_caller]
+    pub fn expect_closed_or_reset(&mut self) {
+        assert!(self.buffer.is_empty(), "bytes after the reply");
+        let error = self.fill().expect_err("nothing more comes");
+        let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&error.kind()), "not closed: {error}");
+    }
+
     /// Panics if the server has sent anything, or closed.
     #[track_caller]
     pub fn expect_silence(&mut self) {

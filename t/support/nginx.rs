@@ -148,8 +148,7 @@ impl Nginx {
                     tolerated: Vec::new(),
                     stopped: false,
                 };
-                // valgrind keeps some descriptors for itself, and refuses to let anybody change the limit.
-                if process::is_watched(master) {
+                if process::is_under_valgrind(master) {
                     nginx.tolerate("setrlimit(RLIMIT_NOFILE");
                 }
                 // Somebody else had the port for a moment, and may be who has answered.

@@ -137,8 +137,17 @@ pub fn address_space(pid: i32) -> Option<u64> {
 
 /// Whether a tool that watches memory keeps figures about it from meaning anything.
 pub fn is_watched(pid: i32) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
-    maps.contains("libasan") || maps.contains("valgrind")
+    maps(pid).contains("libasan") || is_under_valgrind(pid)
+}
+
+/// Whether the process runs under valgrind, which keeps the uppermost descriptors for itself and lets nobody change their
+/// limit.
+pub fn is_under_valgrind(pid: i32) -> bool {
+    maps(pid).contains("valgrind")
+}
+
+fn maps(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process")
 }
 
 /// The memory in bytes that only this process has, without what it shares and what files hold.
