@@ -435,6 +435,11 @@ impl Client {
             .expect("a socket");
     }
 
+    /// The port on this side.
+    pub fn local_port(&self) -> u16 {
+        self.stream.local_addr().expect("a socket").port()
+    }
+
     /// Makes the kernel take only so many bytes that the program has not read yet.
     pub fn limit_receive_buffer(&mut self, bytes: usize) {
         rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, bytes).expect("a socket");

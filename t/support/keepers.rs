@@ -17,8 +17,8 @@ use super::http2::Http2;
 use super::lines::{self, Lines};
 use super::random::Random;
 use super::streams::{Kind, News};
-use super::wait;
 use super::websocket::{Frame, Handshake, WebSocket, CLOSE, MASK};
+use super::{process, wait};
 
 /// The number of the writer whose message ends the first channel; those of others follow.
 pub const END: usize = 1000;
@@ -177,13 +177,17 @@ impl Keeper<'_> {
             entries: Vec::new(),
             by_channel: HashMap::new(),
             last: Instant::now(),
+            port_here: 0,
             keeper: self,
         };
         let mut connections = 0;
         while !pen.is_complete() {
             pen.begin();
             match pen.connect() {
-                Err(error) if is_timeout(&error) => panic!("nothing comes to {}", pen.who()),
+                Err(error) if is_timeout(&error) => {
+                    let kernel = process::tcp_state(pen.port_here);
+                    panic!("nothing comes to {}:\n{kernel}", pen.who());
+                }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
                 Ok(()) => {}
             }
@@ -214,6 +218,8 @@ struct Pen<'a> {
     entries: Vec<Entry>,
     by_channel: HashMap<String, Vec<Entry>>,
     last: Instant,
+    /// Of the last connection.
+    port_here: u16,
 }
 
 impl Pen<'_> {
@@ -281,6 +287,7 @@ impl Pen<'_> {
 
     fn client(&mut self) -> io::Result<Client> {
         let mut client = Client::try_connect(self.port())?;
+        self.port_here = client.local_port();
         if self.keeper.slow {
             // Not less, or the kernel would send a piece of it with long pauses.
             client.limit_receive_buffer(64 << 10);

@@ -77,6 +77,16 @@ pub fn connections(pid: i32) -> usize {
     sockets.filter(|number| !others.contains(number)).count()
 }
 
+/// What the kernel knows of both ends of a connection over loopback: state, bytes to send and to read, timers.
+pub fn tcp_state(port: u16) -> String {
+    let mark = format!(":{port:04X} ");
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
+    table
+        .lines()
+        .filter(|line| line.contains(&mark))
+        .fold(String::new(), |all, line| all + line + "\n")
+}
+
 /// The sizes in bytes of the memory that the process shares with others, in ascending order.
 pub fn shared_mappings(pid: i32) -> Vec<usize> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();

@@ -218,5 +218,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<(Op, Option<Death>)>> {
         1 => when().prop_map(|when| Some(Death::Commit(when))),
         1 => when().prop_map(|when| Some(Death::Write(when))),
     ];
-    proptest::collection::vec((op, death), 1..120)
+    // Miri takes its time.
+    let most = if cfg!(miri) { 16 } else { 120 };
+    proptest::collection::vec((op, death), 1..most)
 }
