@@ -550,6 +550,8 @@ impl Soak {
         let mut client = self.nginx.client();
         client.request(&Request::get(&publisher("room")));
         assert_eq!(connections(), 1);
+        let ends = process::tcp_ends(&client.socket().unwrap()).unwrap();
+        assert_eq!(ends.lines().count(), 2, "{ends}");
         drop(client);
         let mut rests = Vec::new();
         for _ in 0..rounds {

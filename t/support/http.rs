@@ -435,9 +435,9 @@ impl Client {
             .expect("a socket");
     }
 
-    /// The port on this side.
-    pub fn local_port(&self) -> u16 {
-        self.stream.local_addr().expect("a socket").port()
+    /// The socket, which stays open as long as this is kept.
+    pub fn socket(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
     }
 
     /// Makes the kernel take only so many bytes that the program has not read yet.

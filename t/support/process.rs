@@ -1,7 +1,8 @@
 //! Processes by pid: signals, children, limits, open files, memory mappings.
 
 use std::collections::HashSet;
-use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{kill_process, Pid, Rlimit};
@@ -77,14 +78,15 @@ pub fn connections(pid: i32) -> usize {
     sockets.filter(|number| !others.contains(number)).count()
 }
 
-/// What the kernel knows of both ends of a connection over loopback: state, bytes to send and to read, timers.
-pub fn tcp_state(port: u16) -> String {
-    let mark = format!(":{port:04X} ");
-    let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
-    table
-        .lines()
-        .filter(|line| line.contains(&mark))
-        .fold(String::new(), |all, line| all + line + "\n")
+/// What the kernel knows of both ends of a connection over loopback: a line for each that there is, with its state, bytes to
+/// send and to read, and timers.
+pub fn tcp_ends(socket: &TcpStream) -> io::Result<String> {
+    let name = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let (here, there) = (name(socket.local_addr()?), name(socket.peer_addr()?));
+    let table = fs::read_to_string("/proc/net/tcp")?;
+    let ends = [format!(" {here} {there} "), format!(" {there} {here} ")];
+    let is_end = |line: &&str| ends.iter().any(|end| line.contains(end.as_str()));
+    Ok(table.lines().filter(is_end).fold(String::new(), |all, line| all + line + "\n"))
 }
 
 /// The sizes in bytes of the memory that the process shares with others, in ascending order.
