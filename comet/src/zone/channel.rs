@@ -553,7 +553,7 @@ impl Zone<'_> {
     /// Notes the last id of a channel that ends, so that another life of it does not give an id again.
     fn remember_dead(&mut self, at: At) {
         let head = *self.get::<ChannelHead>(at);
-        // What no life before it has given is known still.
+        // This life has given no id, and what those before it gave is remembered already.
         if head.next_seq == 1 {
             return;
         }
