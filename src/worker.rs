@@ -22,6 +22,7 @@ use comet::outbox::Sent;
 use comet::poll::PollForm;
 use comet::publisher::PublishError;
 use comet::subscriber::{self as replies, Refusal};
+use comet::surplus::Surplus;
 use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
 use comet::wire::info::ChannelInfo;
@@ -94,6 +95,7 @@ struct Worker {
     release: Timer,
     /// How many have waited at once since memory was last given back.
     crowd: usize,
+    surplus: Option<Surplus>,
     leftovers: Leftovers,
 }
 
@@ -243,6 +245,7 @@ pub fn start(zone: SharedZone) {
         leaving: Vec::new(),
         release: Timer::holding(release),
         crowd: 0,
+        surplus: None,
         leftovers: Leftovers::default(),
     };
     parking::start();
@@ -564,7 +567,7 @@ fn tick() {
             worker.join(now);
         }
         worker.read_mail();
-        worker.give_memory_back();
+        worker.give_memory_back(now);
         worker.leftovers.search(&worker.zone, now);
         worker.tick.set(TICK);
         worker.hub.has_work()
@@ -962,13 +965,19 @@ impl Worker {
         }
     }
 
-    /// Gives memory back to the system once a crowd has left: the allocator would keep it for the next one.
-    fn give_memory_back(&mut self) {
+    /// Gives memory back to the system, once a crowd has left or much else was freed: the allocator would keep it for the next.
+    fn give_memory_back(&mut self, now: Now) {
         let here = self.hub.len();
-        if self.crowd >= CROWD && here < self.crowd / 2 {
+        let has_left = self.crowd >= CROWD && here < self.crowd / 2;
+        if has_left {
             self.crowd = here;
             self.hub.shrink();
+        }
+        let resident = process::private_memory();
+        let surplus = self.surplus.get_or_insert(Surplus::new(resident, now.mono));
+        if has_left || surplus.is_due(resident, now.mono) {
             process::give_memory_back();
+            surplus.asked(resident, process::private_memory(), now.mono);
         }
     }
 

@@ -30,6 +30,8 @@ const WORKERS: usize = 2;
 const WILD: u64 = 16;
 /// The zone's size, and another one.
 const SIZES: [&str; 2] = ["6m", "8m"];
+/// Bytes that a worker has for itself when nobody is there. What is in use then takes 3 MB.
+const AT_REST: u64 = 16 << 20;
 /// With how many messages the channel that fills the zone begins.
 const FIRST: usize = 240;
 
@@ -559,6 +561,9 @@ impl Soak {
             assert_eq!(self.nginx.workers(), workers, "a worker has gone by itself");
             end_tunnels();
             wait::until_true("the end of all connections", || connections() == 0);
+            wait::until_true("the end of what nobody uses", || {
+                workers.iter().all(|pid| Rest::of(*pid).memory < AT_REST)
+            });
             rests.push(workers.iter().map(|pid| Rest::of(*pid)).collect::<Vec<_>>());
         }
         let descriptors =

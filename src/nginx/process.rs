@@ -67,6 +67,16 @@ pub fn give_memory_back() {
     }
 }
 
+/// How many bytes of memory this process has for itself: what it shares, and files, are not counted. 0 without `/proc`.
+pub fn private_memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = statm.split(' ').skip(1).map_while(|figure| figure.parse::<u64>().ok());
+    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    // SAFETY: only asks.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    resident.saturating_sub(shared).saturating_mul(u64::try_from(page).unwrap_or(0))
+}
+
 /// Whether this process can get so many bytes at once, with so many more to spare.
 pub fn has_room_for(bytes: usize, spare: usize) -> bool {
     let len = bytes.saturating_add(spare);
