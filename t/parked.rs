@@ -809,6 +809,48 @@ fn a_page_with_two_parts_whose_client_breaks_off_as_they_are_served() {
 }
 
 #[test]
+fn a_page_whose_request_has_a_body_that_comes_late() {
+    let config = Config::push(1).server(
+        "location = /page { ssi on; ssi_types *; default_type text/plain;
+             return 200 '<!--#include virtual=\"/sub?id=a\" --> <!--#include virtual=\"/sub?id=b\" -->'; }",
+    );
+    let nginx = Nginx::start(config);
+    for (header, pieces) in [
+        ("Content-Length: 6", ["one", "two"]),
+        ("Transfer-Encoding: chunked", ["3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"]),
+    ] {
+        let mut client = nginx.client();
+        let head = format!("GET /page HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n");
+        client.send_bytes(head.as_bytes());
+        for id in ["a", "b"] {
+            nginx.wait_for_subscribers(id, 1);
+        }
+        client.send_bytes(pieces[0].as_bytes());
+        nginx.publish("a", "1").expect_status(201);
+        nginx.wait_for_subscribers("a", 0);
+        client.send_bytes(pieces[1].as_bytes());
+        // What comes next is no body, whoever may be told of it.
+        client.send(&Request::get(&publisher("a")));
+        nginx.publish("b", "2").expect_status(201);
+        assert_eq!(client.response().expect_status(200).text(), "1 2");
+        assert!(client.response().expect_status(200).text().contains("queued messages"));
+        for id in ["a", "b"] {
+            nginx.request(&Request::new("DELETE", &publisher(id)));
+        }
+    }
+    // Nor does anybody wait for a body that breaks off.
+    let mut client = nginx.client();
+    client.send_bytes(b"GET /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\none");
+    for id in ["a", "b"] {
+        nginx.wait_for_subscribers(id, 1);
+    }
+    drop(client);
+    for id in ["a", "b"] {
+        nginx.wait_for_subscribers(id, 0);
+    }
+}
+
+#[test]
 fn no_part_of_a_page_is_a_stream() {
     let nginx = Nginx::start(with_pages(1));
     let mut client = nginx.client();

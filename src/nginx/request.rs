@@ -72,7 +72,7 @@ pub enum RequestBody<'a> {
 /// The content handler of publisher locations.
 pub(super) const fn publisher_handler() -> ngx_http_handler_pt {
     extern "C" fn handler(request: *mut ngx_http_request_t) -> ngx_int_t {
-        publisher::handle(&Request(request)).0
+        publisher::handle(&Request::begin(request)).0
     }
     Some(handler)
 }
@@ -80,7 +80,7 @@ pub(super) const fn publisher_handler() -> ngx_http_handler_pt {
 /// The content handler of subscriber locations.
 pub(super) const fn subscriber_handler() -> ngx_http_handler_pt {
     extern "C" fn handler(request: *mut ngx_http_request_t) -> ngx_int_t {
-        subscriber::handle(&Request(request)).0
+        subscriber::handle(&Request::begin(request)).0
     }
     Some(handler)
 }
@@ -91,10 +91,22 @@ pub(super) const fn pubsub_handler() -> ngx_http_handler_pt {
 }
 
 extern "C" fn pubsub(request: *mut ngx_http_request_t) -> ngx_int_t {
-    subscriber::handle_both(&Request(request)).0
+    subscriber::handle_both(&Request::begin(request)).0
 }
 
 impl Request {
+    /// A request that nginx has just handed over.
+    fn begin(request: *mut ngx_http_request_t) -> Self {
+        let begun = Request(request);
+        if begun.is_part() {
+            // A part takes this over from its page when it is made. nginx would then skip the page's body for each part anew,
+            // count the page as ended once for each, and take the next request for what is left of the body.
+            // SAFETY: a plain flag of a living request.
+            unsafe { (*request).set_discard_body(0) };
+        }
+        begun
+    }
+
     /// The method, as the client wrote it.
     pub fn method(&self) -> &[u8] {
         // SAFETY: a request's method lives as long as the request.

@@ -223,7 +223,10 @@ impl Nginx {
     /// Writes another configuration, for the next reload.
     pub fn reconfigure(&mut self, config: Config) {
         let text = config.render(self.dir(), self.ports);
-        fs::write(self.dir().join("nginx.conf"), text).expect("the directory is ours");
+        // At once, for the master may be reading it: a reload before this one need not be over.
+        let new = self.dir().join("nginx.conf.new");
+        fs::write(&new, text).expect("the directory is ours");
+        fs::rename(new, self.dir().join("nginx.conf")).expect("the directory is ours");
         self.config = config;
     }
 

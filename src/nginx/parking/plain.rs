@@ -59,7 +59,8 @@ pub fn park(request: &Request) -> Option<Parked> {
     // SAFETY: a living request, in its content handler or the handler of its body.
     unsafe {
         let parked = suspend(request.0, None, None)?;
-        (*request.0).read_event_handler = Some(ngx_http_test_reading);
+        let handler = if request.is_part() { part_can_read } else { ngx_http_test_reading };
+        (*request.0).read_event_handler = Some(handler);
         watch(request.0).then_some(parked).or_else(|| resume(request.0))
     }
 }
@@ -479,6 +480,24 @@ unsafe fn stream_of(r: *mut ngx_http_request_t) -> Option<Parked> {
             cleanup = one.next;
         }
         None
+    }
+}
+
+/// Bytes, or the client's end, while a part of a page waits. nginx tells the part that is to be sent next, though the bytes may
+/// be of the page's body, which is being skipped.
+unsafe extern "C" fn part_can_read(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes the request that has this handler. While `discard_body` is set, the page's own handler is the one
+    // that skips (`ngx_http_discard_request_body`); it may end the page, and with it the part.
+    unsafe {
+        let (main, connection) = ((*r).main, (*r).connection);
+        if (*main).discard_body() != 0 {
+            if let Some(skip) = (*main).read_event_handler {
+                skip(main);
+            }
+        }
+        if (*connection).destroyed() == 0 {
+            ngx_http_test_reading(r);
+        }
     }
 }
 
