@@ -142,8 +142,10 @@ struct Flow {
 /// When something is to be done about a stream although there is no message. In milliseconds; 0 for never.
 #[derive(Clone, Copy, Debug)]
 struct Rhythm {
-    /// After so much silence it is pinged.
-    ping: u64,
+    /// After so much silence it is looked at.
+    look: u64,
+    /// And pinged.
+    pings: bool,
     /// After so much silence it ends.
     timeout: u64,
 }
@@ -151,18 +153,18 @@ struct Rhythm {
 impl Rhythm {
     fn new(parked: Parked, format: &Format) -> Self {
         let settings = parked.settings();
-        let can_ping = format.ping().is_some();
-        let ping = if can_ping { settings.ping_interval_ms } else { 0 };
-        Rhythm { ping, timeout: settings.subscriber_timeout_ms }
+        let pings = format.ping().is_some() && settings.ping_interval_ms > 0;
+        let look = if pings { settings.ping_interval_ms } else { parked.send_timeout() };
+        Rhythm { look, pings, timeout: settings.subscriber_timeout_ms }
     }
 
-    /// When something is to be done about a stream that has been silent since `since`, and was pinged at `pinged` or never.
-    fn deadline(&self, since: u64, pinged: u64) -> u64 {
+    /// When something is to be done about a stream that has been silent since `since`, and was looked at then or never.
+    fn deadline(&self, since: u64, looked: u64) -> u64 {
         let after = |delay: u64, begin: u64| match delay {
             0 => u64::MAX,
             delay => begin.saturating_add(delay),
         };
-        after(self.ping, pinged.max(since)).min(after(self.timeout, since))
+        after(self.look, looked.max(since)).min(after(self.timeout, since))
     }
 }
 
@@ -175,6 +177,8 @@ enum Delivery {
     Messages(Rc<Look>),
     /// A stream's ping.
     Ping,
+    /// A stream whose client is not there.
+    Lost,
     /// The end of a stream. It is off the books.
     End(End),
 }
@@ -628,6 +632,7 @@ fn deliver(deliveries: Deliveries) {
                 }
             }
             (Delivery::Ping, Some(flow)) => ping(key, &seat, flow),
+            (Delivery::Lost, _) => seat.parked.lose(),
             (Delivery::End(reason), Some(flow)) => end(&seat, flow, reason),
             (_, None) => {}
         }
@@ -997,10 +1002,13 @@ impl Worker {
             return Some((key, seat, Delivery::End(End::TimedOut)));
         }
         // Otherwise it has got something since the time was set.
-        let is_silent = rhythm.ping > 0 && silent >= rhythm.ping;
-        let pinged = if is_silent { now.mono } else { 0 };
-        self.hub.set_deadline(key, rhythm.deadline(since, pinged));
-        is_silent.then_some((key, seat, Delivery::Ping))
+        let is_silent = rhythm.look > 0 && silent >= rhythm.look;
+        let looked = if is_silent { now.mono } else { 0 };
+        self.hub.set_deadline(key, rhythm.deadline(since, looked));
+        if !seat.parked.is_heard() {
+            return Some((key, seat, Delivery::Lost));
+        }
+        (is_silent && rhythm.pings).then_some((key, seat, Delivery::Ping))
     }
 
     /// Takes subscribers off the books.

@@ -7,8 +7,10 @@ mod support;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use flate2::{Decompress, FlushDecompress};
+use socket2::{SockFilter, SockRef};
 use support::body::{Body, Ended};
 use support::event_source::{Item, Parser};
 use support::http2::Http2;
@@ -63,6 +65,8 @@ for_streams!(
     slow_readers_cost_no_memory,
     a_full_zone_does_not_disturb_listeners,
     clients_that_vanish_are_noticed,
+    clients_that_vanish_without_a_word_are_noticed,
+    a_client_that_takes_nothing_for_a_while_keeps_its_stream,
     a_client_that_vanishes_in_the_middle_of_a_message_does_no_harm,
     many_come_and_go,
     streams_work_over_tls,
@@ -456,6 +460,57 @@ fn a_limited_rate_holds_back_but_not_for_ever() {
     }
     drop(listeners);
     nginx.wait_for_subscribers("a", 0);
+}
+
+fn clients_that_vanish_without_a_word_are_noticed(kind: Kind, workers: usize) {
+    for more in ["push_ping_interval 1s;", "push_ping_interval 0;"] {
+        if kind == Kind::WebSocket && more.contains("1s") {
+            // Those who do not answer pings are dropped before that, and nobody here answers.
+            continue;
+        }
+        for park in ["compact", "plain"] {
+            let more = format!("push_park {park}; send_timeout 1s; {more}");
+            let nginx = start_with(kind, workers, &more);
+            let mut all = listeners(kind, &nginx, "a", 3);
+            let stays = kind.listen(nginx.port(), "b");
+            for listener in &mut all {
+                let socket = listener.client().socket().unwrap();
+                // Their system is as deaf as if its cable had been pulled: it takes no segment any more.
+                const TAKE_NONE: SockFilter = SockFilter::new(6, 0, 0, 0);
+                SockRef::from(&socket).attach_filter(&[TAKE_NONE]).unwrap();
+            }
+            nginx.publish("a", "one").expect_status(201);
+            nginx.wait_for_subscribers("a", 0);
+            nginx.wait_for_subscribers("b", 1);
+            drop(stays);
+        }
+    }
+}
+
+fn a_client_that_takes_nothing_for_a_while_keeps_its_stream(kind: Kind, workers: usize) {
+    // Who does not answer pings of WebSockets is dropped, for whatever reason.
+    let pings = if kind == Kind::WebSocket { "0" } else { "1s" };
+    for park in ["compact", "plain"] {
+        let more = format!("push_park {park}; send_timeout 1s; push_ping_interval {pings};");
+        let nginx = start_with(kind, workers, &more);
+        let mut client = nginx.client();
+        client.limit_receive_buffer(64 << 10);
+        let mut listener = kind.listen_on(client, &subscriber("a"), None);
+        nginx.wait_for_subscribers("a", 1);
+        // More than the client's system takes, and less than nginx's: nginx is not held back.
+        let bodies: Vec<String> =
+            (0..10).map(|number| format!("{number}").repeat(30_000)).collect();
+        for body in &bodies {
+            nginx.publish("a", body.as_bytes()).expect_status(201);
+        }
+        // Three times as long as a client may take nothing of what nginx has for it.
+        thread::sleep(Duration::from_secs(3));
+        for body in &bodies {
+            listener.expect_message(body);
+        }
+        nginx.publish("a", "more").expect_status(201);
+        listener.expect_message("more");
+    }
 }
 
 fn a_timeout_ends_a_stream(kind: Kind, workers: usize) {

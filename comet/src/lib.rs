@@ -18,6 +18,7 @@
 //! | [`cors`] | which pages of other origins may ask, and what browsers are told |
 //! | [`publisher`], [`subscriber`] | what each method means and what is answered |
 //! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
+//! | [`silence`] | whether a client that sends nothing is still there |
 //! | [`surplus`] | when a worker asks its allocator for what it keeps |
 //! | [`faults`] | points at which a test build may die |
 //! | [`config`] | every directive, its values, inheritance and defaults |
@@ -39,6 +40,7 @@ pub mod outbox;
 pub mod poll;
 pub mod publisher;
 pub mod reply;
+pub mod silence;
 pub mod subscriber;
 pub mod surplus;
 pub mod transport;

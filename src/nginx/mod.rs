@@ -27,6 +27,7 @@ pub mod parking;
 pub mod pool;
 pub mod process;
 pub mod request;
+mod socket;
 pub mod text;
 pub mod timer;
 pub mod values;

@@ -422,8 +422,8 @@ impl Request {
         }
     }
 
-    /// Has the kernel send at once, and find out when the client is no longer there: a stream may have nothing to send for
-    /// hours, and nobody would notice.
+    /// Has the kernel send at once, and ask whether the client is there where nothing is sent: a stream without pings may have
+    /// nothing to send for hours, and nobody would notice. (Where something was sent, `Parked::is_heard` tells.)
     fn prepare_connection(&self) {
         let core = self.core_location();
         // SAFETY: a living request has a connection.
@@ -435,15 +435,11 @@ impl Request {
             }
             (*connection).fd
         };
-        let timeout = core.send_timeout as libc::c_int;
         let idle = match self.settings().ping_interval_ms / 1000 {
             0 => 7200,
             seconds => seconds.min(7200) as libc::c_int,
         };
         for (level, name, value) in [
-            // What was sent must be acknowledged within nginx's own time for that.
-            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout),
-            // Where nothing is sent, the kernel asks: for streams without pings.
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle),
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle),

@@ -12,14 +12,15 @@ use comet::outbox::{Frames, Outbox, Sent};
 use comet::wire::chunk::{self, Chunk};
 use nginx_sys::{
     ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_event_t, ngx_handle_read_event,
-    ngx_handle_write_event, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_int_t, ngx_msec_t,
-    ngx_post_event, ngx_posted_next_events, NGX_AGAIN, NGX_OK,
+    ngx_handle_write_event, ngx_int_t, ngx_msec_t, ngx_post_event, ngx_posted_next_events,
+    NGX_AGAIN, NGX_OK,
 };
 
 use super::compact::{self, Awakening, Parked, Sleeper, State};
 use super::Ending;
 use crate::nginx::conf::Location;
 use crate::nginx::module::ngx_http_push_module;
+use crate::nginx::socket;
 use crate::talk::{self, Talk};
 use crate::worker;
 
@@ -79,6 +80,24 @@ impl Parked {
             let location = *self.sleeper().snapshot.loc_conf().add(ngx_http_push_module.ctx_index);
             &(*location.cast::<Location>()).settings
         }
+    }
+
+    /// Whether the client may still be there.
+    pub fn is_heard(self) -> bool {
+        let sleeper = self.sleeper();
+        // SAFETY: the connection of a sleeper is open and ours; before that nothing is known of it. The location belongs to
+        // the connection's cycle.
+        sleeper.state == State::Falling
+            || unsafe {
+                let core = socket::core_location(sleeper.snapshot.loc_conf());
+                socket::is_heard(sleeper.connection, core)
+            }
+    }
+
+    /// Milliseconds that the client may take nothing.
+    pub fn send_timeout(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (*socket::core_location(self.sleeper().snapshot.loc_conf())).send_timeout as u64 }
     }
 
     /// Takes the conversation, to be put back.
@@ -184,8 +203,7 @@ impl Parked {
         // SAFETY: an open connection of ours, and the configuration of its location.
         let registered = unsafe {
             let write = (*sleeper.connection).write;
-            let core = *sleeper.snapshot.loc_conf().add(ngx_http_core_module.ctx_index);
-            let core: *const ngx_http_core_loc_conf_t = core.cast();
+            let core = socket::core_location(sleeper.snapshot.loc_conf());
             ngx_add_timer(write, (*core).send_timeout);
             ngx_handle_write_event(write, 0) == NGX_OK as ngx_int_t
         };

@@ -170,6 +170,22 @@ impl Parked {
         };
     }
 
+    /// Whether the client of a stream may still be there.
+    pub fn is_heard(self) -> bool {
+        match self.way() {
+            Way::Plain(parked) => parked.is_heard(),
+            Way::Compact(parked) => parked.is_heard(),
+        }
+    }
+
+    /// How long the client of a stream may take nothing that it is sent (`send_timeout`), in milliseconds.
+    pub fn send_timeout(self) -> u64 {
+        match self.way() {
+            Way::Plain(parked) => parked.send_timeout(),
+            Way::Compact(parked) => parked.send_timeout(),
+        }
+    }
+
     /// A WebSocket client has answered our close frame. There is no stream afterwards.
     pub fn closed(self) {
         match self.way() {

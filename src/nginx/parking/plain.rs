@@ -11,17 +11,18 @@ use comet::outbox::Sent;
 use comet::wire::chunk::Chunk;
 use nginx_sys::{
     ngx_add_timer, ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_del_timer, ngx_handle_read_event,
-    ngx_handle_write_event, ngx_http_cleanup_add, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_finalize_request, ngx_http_output_filter, ngx_http_request_empty_handler,
-    ngx_http_request_t, ngx_http_run_posted_requests, ngx_http_send_special, ngx_http_test_reading,
-    ngx_int_t, ngx_msec_t, ngx_post_event, ngx_posted_next_events, ngx_uint_t, NGX_AGAIN,
-    NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_LAST, NGX_HTTP_VERSION_20, NGX_OK,
+    ngx_handle_write_event, ngx_http_cleanup_add, ngx_http_finalize_request,
+    ngx_http_output_filter, ngx_http_request_empty_handler, ngx_http_request_t,
+    ngx_http_run_posted_requests, ngx_http_send_special, ngx_http_test_reading, ngx_int_t,
+    ngx_msec_t, ngx_post_event, ngx_posted_next_events, ngx_uint_t, NGX_AGAIN, NGX_ERROR,
+    NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_LAST, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
 use super::live::Live;
 use super::{Answer, Ending, Request};
 use crate::nginx::conf::Location;
 use crate::nginx::module::ngx_http_push_module;
+use crate::nginx::socket;
 use crate::talk::{self, Talk};
 use crate::worker;
 
@@ -219,6 +220,21 @@ impl Parked {
         }
     }
 
+    /// Whether the client may still be there.
+    pub fn is_heard(self) -> bool {
+        let request = self.place().request;
+        // SAFETY: a living request has a connection and a location.
+        unsafe {
+            socket::is_heard((*request).connection, socket::core_location((*request).loc_conf))
+        }
+    }
+
+    /// Milliseconds that the client may take nothing.
+    pub fn send_timeout(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (*socket::core_location((*self.place().request).loc_conf)).send_timeout as u64 }
+    }
+
     /// Takes the conversation, to be put back.
     pub fn take_talk(self) -> Option<Box<Talk>> {
         self.place().talk.take()
@@ -317,8 +333,7 @@ impl Parked {
         let registered = unsafe {
             let r = self.place().request;
             let write = (*(*r).connection).write;
-            let core = *(*r).loc_conf.add(ngx_http_core_module.ctx_index);
-            let core: *const ngx_http_core_loc_conf_t = core.cast();
+            let core = socket::core_location((*r).loc_conf);
             if (*write).delayed() == 0 {
                 ngx_add_timer(write, (*core).send_timeout);
             }
