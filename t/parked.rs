@@ -775,6 +775,44 @@ fn a_compactly_parked_client_costs_little() {
     assert!(plain[0] > 7_000, "{plain:?} bytes: what is compared with?");
 }
 
+/// The timer of nginx's end of a connection: what it is for (2: to ask whether the client is there), and hundredths of a second.
+fn timer(nginx: &Nginx, client: &Client) -> (u8, u64) {
+    let ends = process::tcp_ends(&client.socket().unwrap()).unwrap();
+    let port = format!(":{:04X}", nginx.port());
+    let fields = ends.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let end = fields.into_iter().find(|end| end[1].ends_with(&port)).expect("nginx's end");
+    let (what, when) = end[5].split_once(':').expect("a timer");
+    (what.parse().unwrap(), u64::from_str_radix(when, 16).unwrap())
+}
+
+#[test]
+fn who_waits_is_asked_now_and_then_whether_it_is_there() {
+    for park in ["compact", "plain"] {
+        let nginx = Nginx::start(Config::push(1).http(&format!("push_park {park};")));
+        // Also on a connection that did something else before, and on the next one with the same descriptor.
+        for _ in 0..2 {
+            let mut client = nginx.client();
+            client.request(&Request::get(&publisher("b")));
+            nginx.park_request(&mut client, "a", &Request::get(&subscriber("a")));
+            wait::until_true("a question in 5 minutes", || {
+                let (what, when) = timer(&nginx, &client);
+                what == 2 && (20_000..=30_000).contains(&when)
+            });
+            drop(client);
+            nginx.wait_for_subscribers("a", 0);
+        }
+    }
+    // The operator has the last word.
+    for (word, what) in [("so_keepalive=off", 0), ("so_keepalive=1000s::", 2)] {
+        let nginx = Nginx::start(Config::push(1).listen(word));
+        let client = nginx.park("a");
+        wait::until_true("what listen says", || {
+            let (found, when) = timer(&nginx, &client);
+            found == what && !(1..=30_000).contains(&when)
+        });
+    }
+}
+
 // ---- Parts of pages.
 
 /// Pages that are made of what two polls of the same channel get, or of a poll and a stream.

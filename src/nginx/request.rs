@@ -22,7 +22,7 @@ use nginx_sys::{
 use super::conf::{Location, Main};
 use super::log::{self, Level, Topic};
 use super::module::ngx_http_push_module;
-use super::{pool, text};
+use super::{pool, socket, text};
 use crate::copies::Copied;
 use crate::prepared::Prepared;
 use crate::{publisher, subscriber};
@@ -439,18 +439,9 @@ impl Request {
             0 => 7200,
             seconds => seconds.min(7200) as libc::c_int,
         };
-        for (level, name, value) in [
-            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle),
-        ] {
-            // SAFETY: an open socket, and an integer of this size. What is no TCP socket does not know these options, and
-            // that does no harm.
-            unsafe {
-                let len = size_of_val(&value) as libc::socklen_t;
-                libc::setsockopt(descriptor, level, name, (&raw const value).cast(), len);
-            }
-        }
+        socket::set(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle);
+        socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle);
     }
 
     fn is_http_1(&self) -> bool {

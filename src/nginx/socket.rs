@@ -1,8 +1,54 @@
 //! What the kernel knows of a connection.
 
+use std::cell::RefCell;
+use std::ffi::c_void;
+
 use comet::silence::Silence;
 use nginx_sys::{ngx_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_module};
-use std::ffi::c_void;
+
+/// Seconds after which the kernel asks a client that waits whether it is there.
+const IDLE: libc::c_int = 300;
+
+thread_local! {
+    /// By descriptor: the number of the last connection for which it was told to.
+    static ASKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has the kernel ask now and then whether the client of a poll is there: nothing is sent to one that waits, so that without
+/// its end nobody would notice that it has gone. Once for each connection, for this costs two system calls; and not where
+/// `listen` says `so_keepalive`.
+///
+/// # Safety
+///
+/// `connection` must be an open one.
+pub unsafe fn ask_now_and_then(connection: *const ngx_connection_t) {
+    // SAFETY: the caller's promise; a connection's listening socket, if it has one, lives as long as its cycle.
+    let (descriptor, number, is_decided) = unsafe {
+        let listening = (*connection).listening.as_ref();
+        let is_decided = listening.is_some_and(|listening| listening.keepalive() != 0);
+        ((*connection).fd, (*connection).number as usize, is_decided)
+    };
+    let Ok(place) = usize::try_from(descriptor) else { return };
+    let is_new = ASKED.with_borrow_mut(|asked| {
+        if asked.len() <= place {
+            asked.resize(place + 1, usize::MAX);
+        }
+        asked.get_mut(place).is_some_and(|known| std::mem::replace(known, number) != number)
+    });
+    if is_new && !is_decided {
+        set(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, IDLE);
+    }
+}
+
+/// Sets an option of a socket. What is no TCP socket does not know some, and that does no harm.
+pub fn set(descriptor: libc::c_int, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+    // SAFETY: an integer of this size; a descriptor that is none is refused.
+    unsafe {
+        let len = size_of_val(&value) as libc::socklen_t;
+        libc::setsockopt(descriptor, level, name, (&raw const value).cast(), len);
+    }
+}
 
 /// Whether a connection's other end may still be there. What is no TCP connection says nothing of that.
 ///

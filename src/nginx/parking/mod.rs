@@ -20,6 +20,7 @@ use comet::outbox::Sent;
 use comet::wire::chunk::Chunk;
 
 use super::request::{Request, Status};
+use super::socket;
 use crate::prepared::Prepared;
 use crate::subscriber;
 use crate::talk::Talk;
@@ -91,6 +92,8 @@ pub enum Ending {
 
 /// Parks a request. Its handler must return the status to nginx.
 pub fn park(request: &Request) -> Option<(Parked, Status)> {
+    // SAFETY: a living request has an open connection.
+    unsafe { socket::ask_now_and_then((*request.0).connection) };
     if request.settings().park == Park::Compact {
         if let Some(parked) = compact::park(request) {
             return Some((parked.into(), Status::LATER));
