@@ -4,7 +4,10 @@ use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 
 use comet::config::{LocationConf, MainConf, Settings};
-use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_int_t, ngx_shm_zone_t};
+use nginx_sys::{
+    ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_int_t,
+    ngx_shm_zone_t,
+};
 
 use super::directive;
 use super::log::{self, Level};
@@ -108,4 +111,14 @@ pub(super) unsafe fn location_of<'a>(cf: *mut ngx_conf_t) -> Option<&'a mut Loca
         let conf = *(*context).loc_conf.add(ngx_http_push_module.ctx_index);
         conf.cast::<Location>().as_mut()
     }
+}
+
+/// nginx's own settings of a location.
+///
+/// # Safety
+///
+/// `loc_conf` must be a location's array of settings.
+pub unsafe fn core_location(loc_conf: *mut *mut c_void) -> *const ngx_http_core_loc_conf_t {
+    // SAFETY: the caller's promise: then the settings of all HTTP modules are in it.
+    unsafe { (*loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
 }

@@ -10,16 +10,15 @@ use comet::poll;
 use comet::reply::{Reply, ReplyBody};
 use nginx_sys::{
     ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_file_t, ngx_http_core_loc_conf_t,
-    ngx_http_core_module, ngx_http_discard_request_body, ngx_http_finalize_request,
-    ngx_http_get_indexed_variable, ngx_http_handler_pt, ngx_http_output_filter,
-    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_send_header,
-    ngx_http_send_special, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pcalloc, ngx_str_t,
-    ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t, NGX_AGAIN, NGX_DONE, NGX_ERROR,
-    NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST, NGX_HTTP_SPECIAL_RESPONSE,
-    NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
+    ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_get_indexed_variable,
+    ngx_http_handler_pt, ngx_http_output_filter, ngx_http_read_client_request_body,
+    ngx_http_request_t, ngx_http_send_header, ngx_http_send_special, ngx_int_t, ngx_list_part_t,
+    ngx_list_push, ngx_pcalloc, ngx_str_t, ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t,
+    NGX_AGAIN, NGX_DONE, NGX_ERROR, NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
+    NGX_HTTP_SPECIAL_RESPONSE, NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
-use super::conf::{Location, Main};
+use super::conf::{core_location, Location, Main};
 use super::log::{self, Level, Topic};
 use super::module::ngx_http_push_module;
 use super::{pool, socket, text};
@@ -179,7 +178,7 @@ impl Request {
 
     fn core_location(&self) -> &ngx_http_core_loc_conf_t {
         // SAFETY: as above, for nginx's own module.
-        unsafe { &*(*(*self.0).loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
+        unsafe { &*core_location((*self.0).loc_conf) }
     }
 
     /// Whether somebody who may send this request may send a POST as well, as far as the location's methods go

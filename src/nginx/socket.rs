@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 
 use comet::silence::Silence;
-use nginx_sys::{ngx_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_module};
+use nginx_sys::{ngx_connection_t, ngx_http_core_loc_conf_t};
 
 /// Seconds after which the kernel asks a client that waits whether it is there.
 const IDLE: libc::c_int = 300;
@@ -77,14 +77,4 @@ pub unsafe fn is_heard(
         since: info.tcpi_last_ack_recv,
     };
     !(known && silence.is_the_end(patience))
-}
-
-/// nginx's own settings of a location.
-///
-/// # Safety
-///
-/// `loc_conf` must be a location's array of settings.
-pub unsafe fn core_location(loc_conf: *mut *mut c_void) -> *const ngx_http_core_loc_conf_t {
-    // SAFETY: the caller's promise: then the settings of all HTTP modules are in it.
-    unsafe { (*loc_conf.add(ngx_http_core_module.ctx_index)).cast() }
 }

@@ -29,18 +29,19 @@ use comet::hub::Key;
 use nginx_sys::{
     ngx_add_timer, ngx_array_push, ngx_conf_t, ngx_connection_t, ngx_cycle, ngx_del_timer,
     ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event, ngx_http_conf_ctx_t,
-    ngx_http_connection_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
-    ngx_http_core_module, ngx_http_empty_handler, ngx_http_finalize_request, ngx_http_handler_pt,
-    ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_post_request,
-    ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_recv_pt,
-    ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN, NGX_DECLINED, NGX_DONE,
-    NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES, NGX_HTTP_MODULE,
-    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20, NGX_OK,
+    ngx_http_connection_t, ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_empty_handler,
+    ngx_http_finalize_request, ngx_http_handler_pt, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+    ngx_http_post_request, ngx_http_request_empty_handler, ngx_http_request_t, ngx_int_t,
+    ngx_module_t, ngx_recv_pt, ngx_reusable_connection, ngx_uint_t, off_t, u_char, NGX_AGAIN,
+    NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_MAX_URI_CHANGES,
+    NGX_HTTP_MODULE, NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_VERSION_10, NGX_HTTP_VERSION_20,
+    NGX_OK,
 };
 
 use super::live::{self, Live};
 use super::snapshot::Snapshot;
 use super::{Answer, Request};
+use crate::nginx::conf::core_location;
 use crate::nginx::timer::Timer;
 use crate::nginx::{pool, process};
 use crate::talk::Talk;
@@ -319,8 +320,7 @@ unsafe fn is_usable(r: *mut ngx_http_request_t) -> bool {
         if !http_1 || !ptr::eq(r, (*r).main) || (*r).count() != 1 || process::is_exiting() {
             return false;
         }
-        let core = *(*r).loc_conf.add(ngx_http_core_module.ctx_index);
-        let core: *const ngx_http_core_loc_conf_t = core.cast();
+        let core = core_location((*r).loc_conf);
         let c = (*r).connection;
         // The keep-alive path takes only connections that it may keep, with nothing more to read.
         let keeps = (*core).keepalive_timeout > 0

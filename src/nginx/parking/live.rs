@@ -18,7 +18,7 @@ use nginx_sys::{
 
 use super::compact::{self, Awakening, Parked, Sleeper, State};
 use super::Ending;
-use crate::nginx::conf::Location;
+use crate::nginx::conf::{core_location, Location};
 use crate::nginx::module::ngx_http_push_module;
 use crate::nginx::socket;
 use crate::talk::{self, Talk};
@@ -89,7 +89,7 @@ impl Parked {
         // the connection's cycle.
         sleeper.state == State::Falling
             || unsafe {
-                let core = socket::core_location(sleeper.snapshot.loc_conf());
+                let core = core_location(sleeper.snapshot.loc_conf());
                 socket::is_heard(sleeper.connection, core)
             }
     }
@@ -97,7 +97,7 @@ impl Parked {
     /// Milliseconds that the client may take nothing.
     pub fn send_timeout(self) -> u64 {
         // SAFETY: as above.
-        unsafe { (*socket::core_location(self.sleeper().snapshot.loc_conf())).send_timeout as u64 }
+        unsafe { (*core_location(self.sleeper().snapshot.loc_conf())).send_timeout as u64 }
     }
 
     /// Takes the conversation, to be put back.
@@ -203,7 +203,7 @@ impl Parked {
         // SAFETY: an open connection of ours, and the configuration of its location.
         let registered = unsafe {
             let write = (*sleeper.connection).write;
-            let core = socket::core_location(sleeper.snapshot.loc_conf());
+            let core = core_location(sleeper.snapshot.loc_conf());
             ngx_add_timer(write, (*core).send_timeout);
             ngx_handle_write_event(write, 0) == NGX_OK as ngx_int_t
         };

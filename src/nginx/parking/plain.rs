@@ -20,7 +20,7 @@ use nginx_sys::{
 
 use super::live::Live;
 use super::{Answer, Ending, Request};
-use crate::nginx::conf::Location;
+use crate::nginx::conf::{core_location, Location};
 use crate::nginx::module::ngx_http_push_module;
 use crate::nginx::socket;
 use crate::talk::{self, Talk};
@@ -224,15 +224,13 @@ impl Parked {
     pub fn is_heard(self) -> bool {
         let request = self.place().request;
         // SAFETY: a living request has a connection and a location.
-        unsafe {
-            socket::is_heard((*request).connection, socket::core_location((*request).loc_conf))
-        }
+        unsafe { socket::is_heard((*request).connection, core_location((*request).loc_conf)) }
     }
 
     /// Milliseconds that the client may take nothing.
     pub fn send_timeout(self) -> u64 {
         // SAFETY: as above.
-        unsafe { (*socket::core_location((*self.place().request).loc_conf)).send_timeout as u64 }
+        unsafe { (*core_location((*self.place().request).loc_conf)).send_timeout as u64 }
     }
 
     /// Takes the conversation, to be put back.
@@ -333,7 +331,7 @@ impl Parked {
         let registered = unsafe {
             let r = self.place().request;
             let write = (*(*r).connection).write;
-            let core = socket::core_location((*r).loc_conf);
+            let core = core_location((*r).loc_conf);
             if (*write).delayed() == 0 {
                 ngx_add_timer(write, (*core).send_timeout);
             }
