@@ -178,6 +178,7 @@ impl Keeper<'_> {
             entries: Vec::new(),
             by_channel: HashMap::new(),
             last: Instant::now(),
+            over: None,
             socket: None,
             keeper: self,
         };
@@ -218,6 +219,8 @@ struct Pen<'a> {
     entries: Vec<Entry>,
     by_channel: HashMap<String, Vec<Entry>>,
     last: Instant,
+    /// Since when it knows that it is to come to the end.
+    over: Option<Instant>,
     /// The connection, as long as it is not known how it ended.
     socket: Option<TcpStream>,
 }
@@ -234,6 +237,11 @@ impl Pen<'_> {
     fn begin(&mut self) {
         let is_silent = self.last.elapsed() > wait::patience();
         assert!(!is_silent, "{} has got nothing for long", self.who());
+        if self.keeper.over.load(Ordering::Relaxed) {
+            // Who begins anew each time is never silent.
+            let since = self.over.get_or_insert_with(Instant::now).elapsed();
+            assert!(since < 3 * wait::patience(), "{} does not come to the end", self.who());
+        }
         self.way = self.keeper.random.one_of(&self.keeper.ways);
         self.gap = None;
         if !self.way.has_ids() {

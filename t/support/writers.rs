@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use super::books::{Mark, Written};
 use super::http::{Client, Request};
 use super::lines;
 use super::random::Random;
+use super::wait;
 use super::websocket::{Frame, Handshake, WebSocket, CLOSE, MASK};
 
 /// A means to publish.
@@ -82,8 +83,10 @@ impl Writer<'_> {
 
 /// Publishes until it is acknowledged. Returns the number of the attempt.
 fn publish(writer: &Writer<'_>, line: &mut Line, number: usize, length: usize) -> usize {
-    const ATTEMPTS: usize = 4000;
-    for attempt in 0..ATTEMPTS {
+    // nginx may be starting anew: that may take as long as anything may.
+    let patience = 2 * wait::patience();
+    let begin = Instant::now();
+    for attempt in 0.. {
         let body = Mark { writer: writer.number, number, attempt }.body(length);
         let target = format!("{}?id={}", writer.location, writer.channels.join(","));
         let result = match writer.pen {
@@ -95,10 +98,15 @@ fn publish(writer: &Writer<'_>, line: &mut Line, number: usize, length: usize) -
         if result.is_ok() {
             return attempt;
         }
+        let last = attempt + 1;
+        assert!(
+            begin.elapsed() < patience,
+            "message {number} of {writer:?} was not acknowledged in {last} attempts"
+        );
         *line = Line::default();
         thread::sleep(Duration::from_millis(5));
     }
-    panic!("message {number} of {writer:?} was not acknowledged in {ATTEMPTS} attempts");
+    unreachable!("there is no last attempt")
 }
 
 fn post(port: u16, target: &str, body: String) -> io::Result<()> {
