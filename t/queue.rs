@@ -208,9 +208,14 @@ fn received_messages_go_when_a_crowd_has_them(workers: usize) {
 fn a_received_message_stays_for_those_who_waited(workers: usize) {
     let text = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
     let nginx = start(workers, text);
-    let mut waiting: Vec<_> = (0..5).map(|_| nginx.park("a")).collect();
+    // Somebody waits on each worker: the message stays until the one that publishes has been told of it, too.
+    let clients = nginx.client_of_each_worker(workers);
+    let mut waiting: Vec<_> = clients.into_iter().map(|(_, client)| client).collect();
+    for client in &mut waiting {
+        client.send(&Request::get(&subscriber("a")));
+    }
     let mut streams: Vec<_> = (0..5).map(|_| Kind::EventSource.listen(nginx.port(), "a")).collect();
-    nginx.wait_for_subscribers("a", 10);
+    nginx.wait_for_subscribers("a", workers as u64 + 5);
     // The poll is served before its worker is told of the message.
     let mut client = nginx.client();
     let post = Request::post(&publisher("a"), "one").to_bytes();
