@@ -95,6 +95,7 @@ struct Worker {
     release: Timer,
     /// How many have waited at once since memory was last given back.
     crowd: usize,
+    /// When to ask for it again, whoever took it.
     surplus: Option<Surplus>,
     leftovers: Leftovers,
 }
@@ -158,7 +159,8 @@ impl Rhythm {
         Rhythm { look, pings, timeout: settings.subscriber_timeout_ms }
     }
 
-    /// When something is to be done about a stream that has been silent since `since`, and was looked at then or never.
+    /// When something is to be done about a stream that has been silent since `since`, and was looked at
+    /// at `looked`, or never.
     fn deadline(&self, since: u64, looked: u64) -> u64 {
         let after = |delay: u64, begin: u64| match delay {
             0 => u64::MAX,

@@ -86,7 +86,8 @@ fn publish(writer: &Writer<'_>, line: &mut Line, number: usize, length: usize) -
     // nginx may be starting anew: that may take as long as anything may.
     let patience = 2 * wait::patience();
     let begin = Instant::now();
-    for attempt in 0.. {
+    let mut attempt = 0;
+    loop {
         let body = Mark { writer: writer.number, number, attempt }.body(length);
         let target = format!("{}?id={}", writer.location, writer.channels.join(","));
         let result = match writer.pen {
@@ -98,15 +99,14 @@ fn publish(writer: &Writer<'_>, line: &mut Line, number: usize, length: usize) -
         if result.is_ok() {
             return attempt;
         }
-        let last = attempt + 1;
+        attempt += 1;
         assert!(
             begin.elapsed() < patience,
-            "message {number} of {writer:?} was not acknowledged in {last} attempts"
+            "message {number} of {writer:?} was not acknowledged in {attempt} attempts"
         );
         *line = Line::default();
         thread::sleep(Duration::from_millis(5));
     }
-    unreachable!("there is no last attempt")
 }
 
 fn post(port: u16, target: &str, body: String) -> io::Result<()> {
