@@ -78,7 +78,7 @@ fn tell(
 
 fn refuse(request: &Request, error: &PublishError) -> Status {
     let topic = match error {
-        PublishError::NoSpace { .. } => Topic::Full,
+        PublishError::NoSpace { .. } | PublishError::TooLarge { .. } => Topic::Full,
         PublishError::TooManyChannels => Topic::Limit,
         PublishError::Closing => Topic::Closing,
         PublishError::NotKept => Topic::NoFile,

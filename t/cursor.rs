@@ -21,6 +21,7 @@ on_1_and_4_workers!(
     a_tag_without_a_date_means_the_oldest_message,
     a_date_that_cannot_be_read_means_the_oldest_message,
     all_three_date_formats_are_read,
+    a_date_may_have_any_zone_and_any_day_of_the_week,
     a_client_without_etag_gets_the_second_message_of_the_second,
     a_client_without_etag_goes_on_to_the_next_second,
     gzip_keeps_the_cursor,
@@ -179,6 +180,28 @@ fn all_three_date_formats_are_read(workers: usize) {
         let client = nginx.park_after("a", &Cursor::new(future, "0"));
         drop(client);
         nginx.wait_for_subscribers("a", 0);
+    }
+}
+
+fn a_date_may_have_any_zone_and_any_day_of_the_week(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers));
+    nginx.publish("a", "one");
+    let cursor = Cursor::after(&nginx.poll("a", &Cursor::none()).expect_status(200));
+    wait::until_second_after(cursor.id().0);
+    nginx.publish("a", "two");
+    let date = cursor.last_modified.as_deref().unwrap();
+    let (_, rest) = date.split_once(',').unwrap();
+    for date in [
+        date.replace("GMT", "-0000"),
+        date.replace("GMT", "+0000"),
+        date.replace("GMT", "UTC"),
+        date.replace("GMT", "gmt"),
+        date.replace(" GMT", ""),
+        format!("Day,{rest}"),
+    ] {
+        let tag = cursor.etag.as_deref().unwrap();
+        let response = nginx.poll("a", &Cursor::new(&date, tag)).expect_status(200);
+        assert_eq!(response.text(), "two", "for {date:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::str;
 use crate::reply::Reply;
 
 /// Any origin.
-const ANY: &[u8] = b"*";
+pub const ANY: &[u8] = b"*";
 /// The origin of a page that has none: a file, or a frame in a sandbox.
 const OPAQUE: &[u8] = b"null";
 /// No other origin.

@@ -103,6 +103,11 @@ impl Standing {
         self.0.iter().all(|stand| stand.has_left)
     }
 
+    /// The cursor of a subscriber that has got no message yet.
+    pub fn place(&self) -> ManyId {
+        place(self.0.iter().map(|stand| stand.id))
+    }
+
     /// The cursor after the last message, which came from the channel at place `from`.
     pub fn id(&self, from: usize) -> ManyId {
         let time = self.0.get(from).map_or(0, |stand| stand.id.time);
@@ -114,6 +119,15 @@ impl Standing {
         };
         ManyId { time, tags: self.0.iter().map(tag).collect(), from }
     }
+}
+
+/// The cursor of a subscriber that has seen each of its channels up to such an id, and has got all that there was: what is
+/// published next, in whichever of them, is of the newest second or of a later one. Of one channel it is that id.
+pub fn place(ids: impl IntoIterator<Item = MessageId>) -> ManyId {
+    let ids: Vec<_> = ids.into_iter().collect();
+    let newest = ids.iter().enumerate().max_by_key(|(_, id)| **id);
+    let (from, time) = newest.map_or((0, 0), |(from, id)| (from, id.time));
+    ManyId { time, tags: ids.iter().map(|id| (id.time == time).then_some(id.tag)).collect(), from }
 }
 
 /// The bundles of a worker.
@@ -240,6 +254,13 @@ mod tests {
         assert_eq!(standing.id(1).to_string(), "101:-,[5],-");
         assert_eq!(standing.id(0).to_string(), "100:[3],4294967295,0");
         assert_eq!(standing.0[1].seq, 9);
+    }
+
+    #[test]
+    fn a_place_is_in_the_newest_second() {
+        let standing = Standing([stand(99, 8), stand(100, 3), stand(100, 0)].into());
+        assert_eq!(standing.place().to_string(), "100:-,[3],0");
+        assert_eq!(place([MessageId { time: 100, tag: 3 }]).to_string(), "100:3");
     }
 
     #[test]

@@ -139,6 +139,9 @@ pub enum Position {
     Oldest,
     /// With the message after this one.
     After(MessageId),
+    /// With the first message of a later second than this one, of which it is not known what was seen: something may have
+    /// been missed (a cursor that was given for other channels).
+    Past(u64),
     /// With the next message to be published.
     Newest,
     /// With the one at this place in the queue, from the oldest on; the oldest is 1.
@@ -153,6 +156,24 @@ impl Position {
         match time.saturating_sub(1) {
             0 => Position::Oldest,
             before => Position::After(MessageId { time: before, tag: u32::MAX }),
+        }
+    }
+
+    /// Whether what is published moves it: who has found nothing there and asks for it again would pass over messages, and
+    /// has to be told an id to go on after.
+    pub fn moves(self) -> bool {
+        match self {
+            Position::Newest | Position::Nth(_) | Position::Last(_) => true,
+            Position::Oldest | Position::After(_) | Position::Past(_) => false,
+        }
+    }
+
+    /// The id that all messages from here on are above, if it names one.
+    pub fn id(self) -> Option<MessageId> {
+        match self {
+            Position::After(id) => Some(id),
+            Position::Past(time) => Some(MessageId { time, tag: u32::MAX }),
+            Position::Oldest | Position::Newest | Position::Nth(_) | Position::Last(_) => None,
         }
     }
 }

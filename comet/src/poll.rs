@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::message::{Envelope, Missed};
+use crate::message::{Envelope, Missed, WrittenId};
 use crate::reply::{Reply, ReplyBody};
 use crate::subscriber;
 use crate::transport::{End, Framing, Multipart};
@@ -133,6 +133,13 @@ pub fn array_of(reply: &Reply) -> Vec<u8> {
     })
 }
 
+/// What a JSONP client is told in place of [`subscriber::placed`]: its next id, with the end, and before it what it has
+/// missed.
+pub fn array_of_place(id: WrittenId<'_>, missed: Missed) -> Vec<u8> {
+    let gap = if missed.is_none() { String::new() } else { object::gap(missed) + "," };
+    in_array(&format!("{gap}{{\"end\":\"timeout\",\"id\":\"{id}\"}}"))
+}
+
 /// The argument that names the function that a script calls.
 const CALLBACK: &[u8] = b"callback";
 /// What is called if there is no such argument.
@@ -206,7 +213,7 @@ pub fn script(callback: &str, array: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ManyId, MessageId, WrittenId};
+    use crate::message::{ManyId, MessageId};
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const NONE: Missed = Missed { count: 0, at_least: false };
@@ -374,6 +381,17 @@ mod tests {
         assert_eq!(
             told(Reply::text(404, &b"No \"id\" <b>."[..])),
             "[{\"error\":404,\"reason\":\"No \\\"id\\\" \\u003cb\\u003e.\"}]"
+        );
+    }
+
+    #[test]
+    fn a_place_is_told_in_the_array() {
+        let id = WrittenId::One(MessageId { time: 784_111_777, tag: 3 });
+        let told = |missed| String::from_utf8_lossy(&array_of_place(id, missed)).into_owned();
+        assert_eq!(told(NONE), "[{\"end\":\"timeout\",\"id\":\"784111777:3\"}]");
+        assert_eq!(
+            told(Missed { count: 2, at_least: false }),
+            "[{\"missed\":2,\"at_least\":false},{\"end\":\"timeout\",\"id\":\"784111777:3\"}]"
         );
     }
 

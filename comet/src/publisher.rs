@@ -7,6 +7,7 @@ use thiserror::Error;
 pub use crate::channel_id::no_channel_id;
 use crate::cors::Access;
 use crate::reply::{Reply, ReplyBody};
+use crate::websocket;
 use crate::wire::accept;
 use crate::wire::info::{self, ChannelInfo};
 
@@ -52,10 +53,19 @@ pub fn action(method: &[u8]) -> Action {
 pub enum PublishError {
     /// The zone cannot hold the message, also after everything that may be dropped was dropped.
     #[error(
-        "The message was not published: it needs {needed} bytes of shared memory, which \
-         push_shared_memory_size does not leave room for."
+        "The message was not published: it needs {needed} bytes of shared memory, \
+         and push_shared_memory_size leaves no room."
     )]
     NoSpace {
+        /// What the message would take in the zone, in bytes.
+        needed: u64,
+    },
+    /// No zone of this size can hold the message, or no zone at all.
+    #[error(
+        "The message was not published: it needs {needed} bytes of shared memory, \
+         more than push_shared_memory_size allows."
+    )]
+    TooLarge {
         /// What the message would take in the zone, in bytes.
         needed: u64,
     },
@@ -85,11 +95,24 @@ impl PublishError {
     pub fn reply(&self) -> Reply {
         let sentence = self.to_string().into_bytes();
         match self {
-            PublishError::NoSpace { .. } | PublishError::NotKept => Reply::text(507, sentence),
+            PublishError::NoSpace { .. }
+            | PublishError::TooLarge { .. }
+            | PublishError::NotKept => Reply::text(507, sentence),
             PublishError::TooManyChannels => Reply::text(403, sentence),
             PublishError::Exhausted | PublishError::Closing => {
                 Reply::text(503, sentence).header("Retry-After", &b"1"[..])
             }
+        }
+    }
+
+    /// The code with which a WebSocket that has said the message is closed; the text is the reason.
+    pub fn close_code(&self) -> u16 {
+        match self {
+            PublishError::TooLarge { .. } => websocket::MESSAGE_TOO_BIG,
+            PublishError::NoSpace { .. } | PublishError::Exhausted => websocket::TRY_AGAIN_LATER,
+            PublishError::TooManyChannels => websocket::POLICY_VIOLATION,
+            PublishError::Closing => websocket::SERVICE_RESTART,
+            PublishError::NotKept => websocket::INTERNAL_ERROR,
         }
     }
 }
@@ -234,6 +257,26 @@ mod tests {
         let sentence = text(&reply);
         assert!(sentence.contains("push_shared_memory_size"), "{sentence}");
         assert!(sentence.contains("70000 bytes"), "{sentence}");
+    }
+
+    #[test]
+    fn every_error_closes_a_websocket_with_a_whole_sentence() {
+        // No zone is larger.
+        let needed = 1 << 40;
+        for (error, code) in [
+            (PublishError::NoSpace { needed }, 1013),
+            (PublishError::TooLarge { needed }, 1009),
+            (PublishError::TooManyChannels, 1008),
+            (PublishError::NotKept, 1011),
+            (PublishError::Exhausted, 1013),
+            (PublishError::Closing, 1012),
+        ] {
+            let reason = error.to_string();
+            let frame = websocket::close(error.close_code(), &reason);
+            assert_eq!(error.close_code(), code);
+            assert!(frame.ends_with(reason.as_bytes()), "{reason} is cut");
+            assert!(reason.ends_with('.'));
+        }
     }
 
     #[test]

@@ -101,6 +101,15 @@ impl Refusal {
             }
         }
     }
+
+    /// The same for a client that is told in words, also where NHPM's clients are not.
+    pub fn explained(&self) -> Reply {
+        let reply = self.reply();
+        match reply.body {
+            ReplyBody::Bytes(_) => reply,
+            _ => Reply::text(reply.status, self.to_string().into_bytes()),
+        }
+    }
 }
 
 /// A message, with its id for the next request and the number of messages that were missed before it.
@@ -149,6 +158,12 @@ pub fn unmodified(if_modified_since: Option<&[u8]>, if_none_match: Option<&[u8]>
     })
 }
 
+/// A poll without a cursor that has found nothing, or waited in vain, where it would not begin again: with its place, after
+/// which it goes on.
+pub fn placed(id: WrittenId<'_>, missed: Missed) -> Reply {
+    Reply::empty(304).message_id(id).missed(missed)
+}
+
 /// A long-poll that is let go because its worker leaves: with its position, as far as it had one, for the next worker.
 ///
 /// The edge closes the connection after it, for the old worker takes no more requests.
@@ -156,7 +171,7 @@ pub fn released(position: Position) -> Reply {
     let reply = Reply::empty(304);
     match position {
         Position::After(id) => reply.message_id(WrittenId::One(id)),
-        Position::Oldest | Position::Newest | Position::Nth(_) | Position::Last(_) => reply,
+        _ => reply,
     }
 }
 
@@ -293,6 +308,15 @@ mod tests {
     }
 
     #[test]
+    fn who_has_waited_in_vain_is_told_its_place() {
+        let reply = placed(WrittenId::One(ID), Missed::default());
+        assert_eq!((reply.status, &reply.body), (304, &ReplyBody::Empty));
+        assert_eq!(headers(&reply), [("Last-Modified", DATE), ("Etag", b"3")]);
+        let reply = placed(WrittenId::One(ID), Missed { count: 2, at_least: false });
+        assert_eq!(headers(&reply).get(2), Some(&("Push-Missed", &b"2"[..])));
+    }
+
+    #[test]
     fn preflight_allows_every_origin() {
         let reply = preflight();
         assert_eq!((reply.status, &reply.body), (200, &ReplyBody::Empty));
@@ -317,6 +341,11 @@ mod tests {
     fn refusals() {
         assert_eq!(Refusal::NotAuthorized.reply(), Reply::error_page(403));
         assert_eq!(Refusal::TooManySubscribers.reply(), Reply::empty(403));
+        for refusal in [Refusal::NotAuthorized, Refusal::TooManySubscribers, Refusal::NoSpace] {
+            let Reply { status, body, .. } = refusal.explained();
+            assert_eq!(status, refusal.reply().status);
+            assert_eq!(body, ReplyBody::Bytes(refusal.to_string().into_bytes().into()));
+        }
         assert_eq!(Refusal::Conflict.reply(), Reply::empty(409));
         assert_eq!(Refusal::NoSpace.reply().status, 507);
         assert_eq!(Refusal::NoSpace.reply().content_type.as_deref(), Some(&b"text/plain"[..]));

@@ -246,6 +246,7 @@ fn bad_values_are_told() {
         ("push_channel_timeout", "99999999999999999999"),
         ("push_authorized_channels_only", "true"),
         ("push_max_channel_id_length", "9223372036854775808"),
+        ("push_max_channel_id_length", "0"),
         ("push_max_channel_subscribers", ""),
         ("push_ignore_queue_on_no_cache", "o"),
     ] {

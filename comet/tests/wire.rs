@@ -19,6 +19,8 @@ fn almost_header() -> impl Strategy<Value = Vec<u8>> {
             .prop_map(String::into_bytes),
         "Sun [A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2} [0-9]{4}".prop_map(String::into_bytes),
         "[0-9+%3Aa: ]{0,24}(:[0-9]{0,12})?".prop_map(String::into_bytes),
+        "[0-9]{1,3}:(\\[?[0-9-]{1,3}\\]?,?){1,5}".prop_map(String::into_bytes),
+        "(\\[?[0-9-]{1,3}\\]?,){1,5}-".prop_map(String::into_bytes),
         "((text|application)/(x-)?(json|xml|yaml|plain)[;, q=0.9]{0,4}){0,4}".prop_map(String::into_bytes),
     ]
 }

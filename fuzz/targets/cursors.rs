@@ -28,6 +28,14 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(position(Some(date.as_bytes()), Some(tag.as_bytes())), after);
             }
         }
+        Position::Past(time) => {
+            assert_ne!(time, 0);
+            let text = format!("{time}:-,[0]");
+            let past = Position::Past(time);
+            assert_eq!(position_of(Some(text.as_bytes()), args, since, tag), past);
+            let argument = format!("last_event_id={text}");
+            assert_eq!(position_of(None, argument.as_bytes(), since, tag), past);
+        }
         other => panic!("{other:?}"),
     }
     if let Some(time) = since.and_then(parse_date) {

@@ -13,8 +13,8 @@ pub(super) const FLAG: Kind<bool> = Kind { parse: flag, allowed: "\"on\" or \"of
 pub(super) const COUNT: Kind<u64> = Kind { parse: number, allowed: "a whole number, such as 10" };
 
 pub(super) const LENGTH: Kind<usize> = Kind {
-    parse: |text| number(text)?.try_into().ok(),
-    allowed: "a number of bytes, such as 1024",
+    parse: |text| number(text)?.try_into().ok().filter(|length| *length > 0),
+    allowed: "a number of bytes from 1 on, such as 1024",
 };
 
 pub(super) const SIZE: Kind<u64> =

@@ -1,7 +1,7 @@
 //! EventSource: `text/event-stream` (WHATWG HTML, section 9.2).
 
 use super::{stream_head, End, Framing};
-use crate::message::{Envelope, Missed};
+use crate::message::{Envelope, Missed, WrittenId};
 use crate::reply::Reply;
 use crate::wire::object::{self, gap};
 
@@ -33,6 +33,11 @@ impl Framing for EventSource {
             opening.extend(gap_event(missed));
         }
         opening
+    }
+
+    /// Without data it is no event, but the client's last id all the same.
+    fn place(&self, id: WrittenId<'_>) -> Vec<u8> {
+        format!("id: {id}\n\n").into_bytes()
     }
 
     fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {
@@ -149,6 +154,12 @@ mod tests {
             text(EventSource.opening(2345, GAP)),
             "retry: 2345\n\nevent: gap\ndata: {\"missed\":3,\"at_least\":false}\n\n"
         );
+    }
+
+    #[test]
+    fn a_place_is_an_id_and_no_event() {
+        let id = crate::message::MessageId { time: 1_700_000_000, tag: 3 };
+        assert_eq!(text(EventSource.place(WrittenId::One(id))), "id: 1700000000:3\n\n");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All formats as one type.
 
 use super::{End, EventSource, Framing, Iframe, JsonLines, Lines, Multipart};
-use crate::message::{Envelope, Missed};
+use crate::message::{Envelope, Missed, WrittenId};
 use crate::reply::Reply;
 use crate::websocket::Form;
 
@@ -47,6 +47,10 @@ impl Framing for Format {
 
     fn opening(&self, retry: u64, missed: Missed) -> Vec<u8> {
         self.framing().opening(retry, missed)
+    }
+
+    fn place(&self, id: WrittenId<'_>) -> Vec<u8> {
+        self.framing().place(id)
     }
 
     fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8> {

@@ -22,7 +22,7 @@ pub use multipart::Multipart;
 
 use std::borrow::Cow;
 
-use crate::message::{Envelope, Missed};
+use crate::message::{Envelope, Missed, WrittenId};
 use crate::reply::Reply;
 
 /// Why a stream ends although its client is still there.
@@ -57,6 +57,13 @@ pub trait Framing {
     /// `retry` is how long the client should wait before it reconnects, in milliseconds; 0 leaves that to the client.
     /// `missed` is the same as for the head.
     fn opening(&self, retry: u64, missed: Missed) -> Vec<u8>;
+
+    /// Tells a client that has named no position its place, so that it goes on there if it gets no message before the
+    /// connection ends; empty if the format cannot.
+    fn place(&self, id: WrittenId<'_>) -> Vec<u8> {
+        let _ = id;
+        Vec::new()
+    }
 
     /// A message. `body` is its content, which the edge may have read from a file.
     fn message(&self, envelope: &Envelope<'_>, body: &[u8]) -> Vec<u8>;

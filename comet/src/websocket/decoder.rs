@@ -2,7 +2,7 @@
 
 use super::deflate::{inflate, InflateError};
 use super::frame::{Opcode, FIN, MAX_CONTROL, RSV1};
-use super::TRY_AGAIN_LATER;
+use super::{MESSAGE_TOO_BIG, TRY_AGAIN_LATER};
 
 /// What a client may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ const fn protocol_error(reason: &'static str) -> Violation {
 const NO_UTF8: Violation = Violation { code: 1007, reason: "text is not UTF-8" };
 const BAD_DEFLATE: Violation = Violation { code: 1007, reason: "bad compressed data" };
 const NOT_ALLOWED: Violation = Violation { code: 1008, reason: "publishing is not allowed here" };
-const TOO_LARGE: Violation = Violation { code: 1009, reason: "the message is too large" };
+const TOO_LARGE: Violation =
+    Violation { code: MESSAGE_TOO_BIG, reason: "the message is too large" };
 const NO_MEMORY: Violation =
     Violation { code: TRY_AGAIN_LATER, reason: "no memory for the message" };
 

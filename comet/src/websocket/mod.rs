@@ -26,6 +26,8 @@ use crate::wire::object;
 pub const INTERNAL_ERROR: u16 = 1011;
 /// Close code: the message would begin a channel, and there are as many as there may be.
 pub const POLICY_VIOLATION: u16 = 1008;
+/// "A message that is too big for it to process" (RFC 6455, section 7.4.1).
+pub const MESSAGE_TOO_BIG: u16 = 1009;
 /// "The server restarts; come again" (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
 /// "Try again later" (IANA's registry of close codes).

@@ -2,10 +2,11 @@
 //!
 //! RFC 9110, section 5.6.7 (dates) and section 8.8.3 (entity tags); RFC 9111, section 5.2 (cache directives).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
+pub use super::date::parse as parse_date;
 use super::id::{self, Cursors};
 use crate::message::{MessageId, Position};
 
@@ -18,16 +19,6 @@ pub const MAX_DATE: u64 = 253_402_300_799;
 pub fn date(secs: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(secs.min(MAX_DATE));
     HttpDate::from(time).to_string()
-}
-
-/// Reads an HTTP date in any of its three formats: seconds since 1970, or `None` if it is none.
-///
-/// Old browsers add `; length=…` to `If-Modified-Since`; it is left out of consideration.
-pub fn parse_date(value: &[u8]) -> Option<u64> {
-    let value = value.split(|&byte| byte == b';').next()?;
-    let text = std::str::from_utf8(value).ok()?;
-    let time: SystemTime = httpdate::parse_http_date(text).ok()?;
-    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// Reads a message's tag from `If-None-Match`.
@@ -49,10 +40,13 @@ pub fn parse_tag(value: &[u8]) -> u32 {
 /// Where a subscriber asks to begin: `If-Modified-Since` is the time of its last message, `If-None-Match` its tag.
 ///
 /// Without a time (none sent, not a date, or 1970-01-01 00:00:00, which is no message's time) it begins with the oldest
-/// message, whatever the tag says.
+/// message, whatever the tag says. With the tags of several channels, nobody knows what it has seen of that second.
 pub fn position(if_modified_since: Option<&[u8]>, if_none_match: Option<&[u8]>) -> Position {
     match if_modified_since.and_then(parse_date) {
         None | Some(0) => Position::Oldest,
+        Some(time) if if_none_match.is_some_and(|tag| id::is_of_several(opaque(tag))) => {
+            Position::Past(time)
+        }
         Some(time) => Position::After(MessageId { time, tag: if_none_match.map_or(0, parse_tag) }),
     }
 }
@@ -67,12 +61,10 @@ pub fn position_of(
     if_modified_since: Option<&[u8]>,
     if_none_match: Option<&[u8]>,
 ) -> Position {
-    let is_real = |id: &MessageId| id.time != 0;
     last_event_id
-        .and_then(id::parse)
-        .filter(is_real)
-        .or_else(|| id::from_query(args).filter(is_real))
-        .map_or_else(|| position(if_modified_since, if_none_match), Position::After)
+        .and_then(id::position)
+        .or_else(|| id::position_from_query(args))
+        .unwrap_or_else(|| position(if_modified_since, if_none_match))
 }
 
 /// Where a subscriber of several channels asks to begin in each, by the same means as with [`position_of`]. Nothing if by
@@ -177,38 +169,6 @@ mod tests {
     }
 
     #[test]
-    fn the_three_date_formats_are_read() {
-        assert_eq!(parse_date(b"Sun, 06 Nov 1994 08:49:37 GMT"), Some(EXAMPLE));
-        assert_eq!(parse_date(b"Sunday, 06-Nov-94 08:49:37 GMT"), Some(EXAMPLE));
-        assert_eq!(parse_date(b"Sun Nov  6 08:49:37 1994"), Some(EXAMPLE));
-        assert_eq!(parse_date(b"  Sun, 06 Nov 1994 08:49:37 GMT "), Some(EXAMPLE));
-        assert_eq!(parse_date(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(MAX_DATE));
-    }
-
-    #[test]
-    fn the_length_that_old_browsers_add_does_not_matter() {
-        assert_eq!(parse_date(b"Sun, 06 Nov 1994 08:49:37 GMT; length=5"), Some(EXAMPLE));
-    }
-
-    #[test]
-    fn what_is_no_date_is_none() {
-        for bad in [
-            &b""[..],
-            b";",
-            b"now",
-            b"784111777",
-            b"Sun, 31 Feb 1994 08:49:37 GMT",
-            b"Sun, 06 Nov 1994 25:49:37 GMT",
-            b"Sun, 06 Nov 1994 08:49:37",
-            b"Wed, 31 Dec 1969 23:59:59 GMT",
-            b"\xff\xfe",
-            b"Sun, 06 Nov 1994 08:49:37 GM\xc3",
-        ] {
-            assert_eq!(parse_date(bad), None, "{}", String::from_utf8_lossy(bad));
-        }
-    }
-
-    #[test]
     fn tags_are_read_plain_quoted_and_weak() {
         for (value, tag) in [
             (&b"3"[..], 3),
@@ -289,6 +249,50 @@ mod tests {
         assert_eq!(position_of(None, args, date, Some(b"3")), after(2, 2));
         assert_eq!(position_of(None, b"id=c", date, Some(b"3")), after(EXAMPLE, 3));
         assert_eq!(position_of(None, b"", None, None), Position::Oldest);
+    }
+
+    #[test]
+    fn a_cursor_of_several_channels_is_past_its_second_in_one() {
+        let date = Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]);
+        for tags in ["2,[0]", "[0],-", "-,[3]", "-,-", " 2 , [0] ", "0,[4294967295],7"] {
+            for etag in [tags.to_owned(), format!("\"{tags}\""), format!("W/\"{tags}\"")] {
+                let etag = Some(etag.as_bytes());
+                assert_eq!(position(date, etag), Position::Past(EXAMPLE), "{etag:?}");
+                assert_eq!(position(None, etag), Position::Oldest);
+            }
+            let id = format!("7:{tags}");
+            assert_eq!(position_of(Some(id.as_bytes()), b"", date, None), Position::Past(7));
+            let args = format!("last_event_id={}", id.replace('[', "%5b").replace(' ', "+"));
+            assert_eq!(position_of(None, args.as_bytes(), date, None), Position::Past(7));
+            // No message is of that second.
+            let id = format!("0:{tags}");
+            assert_eq!(position_of(Some(id.as_bytes()), b"", None, None), Position::Oldest);
+        }
+        let longest = format!("7:{}", ["[4294967295]"; 255].join(","));
+        let args = format!("last_event_id={}", longest.replace(',', "%2C"));
+        assert_eq!(position_of(None, args.as_bytes(), None, None), Position::Past(7));
+    }
+
+    #[test]
+    fn a_list_of_plain_tags_means_its_first_one() {
+        let date = Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]);
+        let after = |tag| Position::After(MessageId { time: EXAMPLE, tag });
+        for (list, tag) in [
+            ("3, 4", 3),
+            ("\"3\", \"4\"", 3),
+            ("-3,4", 3),
+            // What nobody writes has no meaning of its own.
+            ("[3]", 0),
+            ("-", 0),
+            ("3,[4", 3),
+            ("3,[x]", 3),
+            ("3,,[4]", 3),
+        ] {
+            assert_eq!(position(date, Some(list.as_bytes())), after(tag), "{list}");
+        }
+        for bad in ["7:3,4", "7:[3]", "7:-", "7:3,[x]", "7:[3],", "x:3,[4]", "3,[4]"] {
+            assert_eq!(position_of(Some(bad.as_bytes()), b"", None, None), Position::Oldest);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use super::query;
+use crate::many::MAX_CHANNELS;
 use crate::message::{MessageId, Position};
 
 /// The argument that says what `Last-Event-ID` says, for clients that cannot set a header.
@@ -19,6 +20,38 @@ pub fn parse(value: &[u8]) -> Option<MessageId> {
     let time = number(numbers.next()?)?;
     let tag = number(numbers.next()?)?;
     Some(MessageId { time, tag })
+}
+
+/// Reads where a subscriber of one channel asks to begin: after a message, or past the second of a cursor that was given
+/// for several channels. An id at 1970-01-01 00:00:00 is no message's and says nothing.
+pub fn position(value: &[u8]) -> Option<Position> {
+    parse(value).map(Position::After).or_else(|| past(value)).filter(is_real)
+}
+
+/// Reads the same from the first `last_event_id` in a query string, whose value may be percent-encoded.
+pub fn position_from_query(args: &[u8]) -> Option<Position> {
+    from_query(args)
+        .map(Position::After)
+        .or_else(|| past(&argument(args, MAX_ENCODED_LEN * MAX_CHANNELS)?))
+        .filter(is_real)
+}
+
+fn is_real(position: &Position) -> bool {
+    position.id().is_some_and(|id| id.time != 0)
+}
+
+fn past(value: &[u8]) -> Option<Position> {
+    let mut parts = value.trim_ascii().splitn(2, |&byte| byte == b':');
+    let time = number(parts.next()?)?;
+    is_of_several(parts.next()?).then_some(Position::Past(time))
+}
+
+/// Whether these are the tags of a cursor of several channels, and not a list of tags, as caches send.
+pub fn is_of_several(tags: &[u8]) -> bool {
+    let members = || tags.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    members().nth(1).is_some()
+        && members().all(|member| tag(member).is_some())
+        && members().any(|member| member == b"-" || member.starts_with(b"["))
 }
 
 /// Where a subscriber of several channels asks to begin in each.

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod chunk;
+mod date;
 pub mod head;
 pub mod http;
 pub mod id;

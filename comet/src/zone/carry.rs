@@ -30,14 +30,16 @@ impl Zone<'_> {
         // The ids' hashes differ, as the key does: what the tombstones know goes into the floor.
         self.begin_after(MessageId { time: old.header.dead_time, tag: old.header.dead_tag });
         for dead in old.header.tombstones {
-            self.raise_floor(dead);
+            self.raise_floor(dead.id());
         }
         let mut carried = Carried::default();
         let evicted = self.header.counters.evicted;
-        for bucket in 0..old.buckets.len() {
-            for channel in old.bucket_channels(bucket) {
-                self.carry_channel(old, channel, &mut carried, now);
-            }
+        // Should there be too little room, it is taken from those that came first.
+        let mut channels: Vec<At> =
+            (0..old.buckets.len()).flat_map(|bucket| old.bucket_channels(bucket)).collect();
+        channels.sort_by_cached_key(|channel| old.turn_of(*channel));
+        for channel in channels {
+            self.carry_channel(old, channel, &mut carried, now);
         }
         carried.dropped += (self.header.counters.evicted - evicted) as u32;
         carried.messages = self.header.message_count;
@@ -49,6 +51,7 @@ impl Zone<'_> {
         let head = *old.get::<ChannelHead>(from);
         let Ok(channel) = self.create_channel(&old.id_of(from), head.timeout, now) else {
             carried.dropped += head.stored + head.transient;
+            self.raise_floor(head.last_id());
             self.trash_files_of(old, head.first);
             return;
         };
@@ -61,11 +64,7 @@ impl Zone<'_> {
         copy.requested = head.requested;
         copy.set_former(head.former());
         if head.ledger.is_some() {
-            if let Some(at) = self.allocate() {
-                let ledger = *old.get::<LedgerBlock>(head.ledger);
-                self.put(at, ledger);
-                self.get_mut::<ChannelHead>(channel).ledger = at;
-            }
+            self.give_ledger(channel, *old.get(head.ledger), now);
         }
         let mut at = head.first;
         while at.is_some() {
@@ -73,7 +72,7 @@ impl Zone<'_> {
             if !self.carry_message(old, message, channel, now) {
                 carried.dropped += 1;
                 self.trash_file_of(old, message);
-                self.record_dropped(channel, message);
+                self.pass_over(channel, message);
             }
             at = message.next;
         }
@@ -82,7 +81,26 @@ impl Zone<'_> {
         copy.next_seq = head.next_seq;
         copy.last_time = head.last_time;
         copy.last_tag = head.last_tag;
+        // Until now it passed for one that never had a message.
         self.rest_if_idle(channel, now);
+    }
+
+    /// Gives a channel that has none its ledger, if there is room. Without one, its clients are told "at least".
+    pub(super) fn give_ledger(&mut self, channel: At, ledger: LedgerBlock, now: Now) {
+        if self.reserve(1, channel, now).is_err() {
+            return;
+        }
+        if let Some(at) = self.allocate() {
+            self.put(at, ledger);
+            self.get_mut::<ChannelHead>(channel).ledger = at;
+        }
+    }
+
+    /// Leaves out a message that found no room. It has had its number: a ledger that begins later must not pass for
+    /// complete.
+    pub(super) fn pass_over(&mut self, channel: At, message: &MessageHead) {
+        self.record_dropped(channel, message);
+        self.get_mut::<ChannelHead>(channel).next_seq = message.seq + 1;
     }
 
     fn trash_files_of(&mut self, old: &Zone<'_>, mut at: At) {

@@ -4,11 +4,11 @@
 use bytemuck::Zeroable;
 
 use super::arena::Bytes;
-use super::log::Next;
+use super::log::{Answer, Next};
 use super::memory::{At, Tombstone, TOMBSTONES};
 use super::record::{
     kind, ChannelHead, ChannelTail, EntryBlock, SlotEntry, SlotHead, BUSY, DATA_INLINE, DELETED,
-    ENTRIES_INLINE, ENTRIES_MORE, IDLE_CLASS, ID_INLINE, NOTIFIED,
+    ENTRIES_INLINE, ENTRIES_MORE, ID_INLINE, NOTIFIED,
 };
 use super::slots::SlotRef;
 use super::Zone;
@@ -99,6 +99,8 @@ pub struct Followed {
     pub id: MessageId,
     /// The id before what it has missed.
     pub came_with: MessageId,
+    /// There is nothing for it yet.
+    pub waits: bool,
 }
 
 /// A subscriber that was admitted to a channel.
@@ -269,10 +271,7 @@ impl Zone<'_> {
             self.enter_channel(subscription, true, now)?;
         let head = self.get::<ChannelHead>(channel.at);
         let last = head.last_id();
-        let given = match subscription.position {
-            Position::After(id) => Some(id),
-            _ => None,
-        };
+        let given = subscription.position.id();
         let id = match (next, given) {
             (Some(next), Some(id)) if next.missed.is_none() => id,
             (Some(next), _) => just_before(next.id),
@@ -282,6 +281,7 @@ impl Zone<'_> {
         Ok(Followed {
             id,
             came_with: given.unwrap_or(id).min(id),
+            waits: next.is_none(),
             channel,
             cursor: Cursor {
                 life: channel.life,
@@ -290,6 +290,34 @@ impl Zone<'_> {
             reign: self.get::<ChannelHead>(channel.at).reign,
             missed: next.map_or(Missed { count: 0, at_least: is_vague }, |next| next.missed),
         })
+    }
+
+    /// An id to go on after for a subscriber that has come so far and got nothing since, and what it has missed between the
+    /// two: messages that came and went before anybody looked. Nothing if the channel was deleted.
+    pub fn place_of(
+        &self,
+        channel: ChannelRef,
+        cursor: Cursor,
+        now: Now,
+    ) -> Option<(MessageId, Missed)> {
+        let at = self.resolve(channel)?;
+        let head = self.get::<ChannelHead>(at);
+        match self.next(channel, cursor, head.reign, now) {
+            Answer::Message(next) => Some((just_before(next.id), next.missed)),
+            Answer::Gone => None,
+            Answer::UpToDate | Answer::Conflict => {
+                let count = head.next_seq.saturating_sub(cursor.seq + 1);
+                Some((head.last_id(), Missed { count, at_least: false }))
+            }
+        }
+    }
+
+    /// The id after which a channel's next message will come, also of a channel that there is not yet.
+    pub fn newest(&self, id: &[u8]) -> MessageId {
+        match self.find(id) {
+            Some(at) => self.get::<ChannelHead>(at).last_id(),
+            None => self.recall_dead(self.hash(id)),
+        }
     }
 
     /// Admits a subscriber to a channel, and counts it as waiting if it `stays` or there is no message for it.
@@ -403,10 +431,10 @@ impl Zone<'_> {
     }
 
     /// Blocks to make room for, beside what a channel is to hold, so that it is there again should it be collected to make
-    /// that room.
+    /// that room: now, or once its messages have gone.
     pub(super) fn blocks_at_risk(&self, at: At, id: &[u8]) -> u32 {
-        match self.get::<ChannelHead>(at).class {
-            IDLE_CLASS => Self::channel_blocks(id),
+        match self.live_subscribers(at) {
+            0 => Self::channel_blocks(id),
             _ => 0,
         }
     }
@@ -491,8 +519,8 @@ impl Zone<'_> {
         self.header.channel_count = self.header.channel_count.saturating_sub(1);
     }
 
-    /// Starts the idle timer of a channel without messages and subscribers, frees one that was deleted, and lets the
-    /// others be.
+    /// Starts the idle timer of a channel without messages and subscribers, which gives way after the others now; frees one
+    /// that was deleted, and lets the others be.
     pub(super) fn rest_if_idle(&mut self, at: At, now: Now) {
         let head = *self.get::<ChannelHead>(at);
         if self.live_subscribers(at) > 0 {
@@ -502,11 +530,16 @@ impl Zone<'_> {
         if head.flags & DELETED != 0 {
             self.unlink_leaving(at);
             self.free_channel(at);
-        } else if head.first.is_none() {
+            return;
+        }
+        if head.first.is_some() {
             self.join_class(at);
-            self.arm(at, now.mono + 1000 * u64::from(head.timeout));
-        } else {
-            self.join_class(at);
+            return;
+        }
+        self.arm(at, now.mono + 1000 * u64::from(head.timeout));
+        match self.is_blank(at) {
+            true => self.join_class(at),
+            false => self.rejoin_class(at),
         }
     }
 
@@ -561,7 +594,7 @@ impl Zone<'_> {
         let place = (head.hash % TOMBSTONES as u64) as usize;
         let former = self.header.tombstones.get(place).copied().unwrap_or_default();
         if former.used != 0 && former.hash != head.hash {
-            self.raise_floor(former);
+            self.raise_floor(former.id());
         }
         self.commit();
         if let Some(tombstone) = self.header.tombstones.get_mut(place) {
@@ -577,7 +610,7 @@ impl Zone<'_> {
     }
 
     /// Lifts the ids of all new channels above that of one that died and can be remembered no longer.
-    pub(super) fn raise_floor(&mut self, dead: Tombstone) {
+    pub(super) fn raise_floor(&mut self, dead: MessageId) {
         if (dead.time, dead.tag) <= (self.header.dead_time, self.header.dead_tag) {
             return;
         }
@@ -594,9 +627,7 @@ impl Zone<'_> {
         let floor = MessageId { time: self.header.dead_time, tag: self.header.dead_tag };
         let place = (hash % TOMBSTONES as u64) as usize;
         match self.header.tombstones.get(place) {
-            Some(dead) if dead.used != 0 && dead.hash == hash => {
-                floor.max(MessageId { time: dead.time, tag: dead.tag })
-            }
+            Some(dead) if dead.used != 0 && dead.hash == hash => floor.max(dead.id()),
             _ => floor,
         }
     }
@@ -745,5 +776,5 @@ pub(super) fn just_before(id: MessageId) -> MessageId {
 
 /// The error for an id or content type that no record has room for.
 pub(super) fn too_long(len: usize) -> PublishError {
-    PublishError::NoSpace { needed: len as u64 }
+    PublishError::TooLarge { needed: len as u64 }
 }

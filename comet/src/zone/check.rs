@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::ledger::{are_in_step, Second};
 use super::log::blocks_for;
-use super::memory::{At, Block, BLOCK_SIZE, CLASSES};
+use super::memory::{At, Block, BLOCK_SIZE, RINGS};
 use super::record::{
     kind, ChannelHead, ChannelTail, DataBlock, EntryBlock, LedgerBlock, MailBlock, MessageHead,
-    SlotHead, TimedHead, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, HAS_EVENT, IDLE_CLASS,
+    SlotHead, TimedHead, BLANK_CLASS, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, HAS_EVENT,
     ID_INLINE, IN_FILE, MAIL_BLOCKS, MAIL_INLINE, TRANSIENT,
 };
 use super::recover::Reached;
@@ -121,7 +121,9 @@ impl Zone<'_> {
         ensure((1..=header.block_count).contains(&header.fresh), || {
             "the first fresh block".into()
         })?;
-        ensure(header.scan <= header.bucket_count, || "place of the scan".into())?;
+        let is_scanning =
+            header.scan < header.bucket_count && header.scan_left <= header.bucket_count;
+        ensure(is_scanning, || "place of the scan".into())?;
         ensure(header.ledger_in_work.is_none(), || "a ledger is being rewritten".into())?;
         let (all, told) = (header.counters, header.told);
         let is_past = told.evicted <= all.evicted && told.recovered <= all.recovered;
@@ -259,17 +261,19 @@ impl Zone<'_> {
     fn check_class(&self, at: At, bucket: Option<usize>, walk: &mut Walk) -> Result<(), Fault> {
         let head = self.get::<ChannelHead>(at);
         let what = |what| move || format!("{what} of channel {at:?}");
-        let is_idle = head.class == IDLE_CLASS;
+        let is_idle = self.is_idle(at);
         match head.blocks.checked_ilog2() {
             Some(class) => ensure(head.class == class + 1, what("class"))?,
             None => ensure(head.class == 0 || is_idle, what("class"))?,
         }
+        ensure(!is_idle || self.is_blank(at) == (head.class == BLANK_CLASS), what("ring"))?;
         ensure(walk.members.meet(at) == (head.class != 0), what("place in a class"))?;
         let can_idle = head.first.is_none() && bucket.is_some() && self.live_subscribers(at) == 0;
         ensure(!is_idle || can_idle && head.wheel_slot != 0, what("idleness"))?;
         // Otherwise it is still to be found that its subscribers' worker has died.
         let is_scanned = bucket.is_some_and(|bucket| {
-            self.header.scan == 0 || bucket as u64 + 1 < u64::from(self.header.scan)
+            let ahead = bucket + self.buckets.len() - self.header.scan as usize;
+            ahead % self.buckets.len() >= self.header.scan_left as usize
         });
         ensure(is_idle || !can_idle || !is_scanned, what("unnoticed idleness"))
     }
@@ -331,16 +335,18 @@ impl Zone<'_> {
         Ok(listed)
     }
 
-    /// What is in a class.
+    /// What is in a class: each a ring.
     fn class_members(&self) -> Result<Listed, Fault> {
         let mut listed = Listed::new(self.blocks);
-        for class in (1..=CLASSES as u32).chain([IDLE_CLASS]) {
-            let (mut before, mut at) = (At::NONE, self.class_head(class));
+        for class in 1..=RINGS as u32 {
+            let first = self.class_head(class);
+            let mut at = first;
             while at.is_some() {
                 let head = self.get::<ChannelHead>(at);
-                let fits = head.class == class && head.class_prev == before;
+                let next = head.class_next;
+                let fits = head.class == class && self.get::<ChannelHead>(next).class_prev == at;
                 ensure(listed.add(at) && fits, || format!("{at:?} in class {class}"))?;
-                (before, at) = (at, head.class_next);
+                at = if next == first { At::NONE } else { next };
             }
         }
         Ok(listed)

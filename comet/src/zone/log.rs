@@ -1,6 +1,7 @@
 //! A channel's log: appending, reading after a cursor, and removing.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use bytemuck::Zeroable;
 
@@ -73,7 +74,8 @@ pub struct Published {
 /// The next message for a cursor: which one, and what was missed before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
-    pub(super) at: At,
+    /// Where it is: only under the lock under which it was found, but for [`Zone::begin_at`].
+    pub at: At,
     /// The message's place, to find a copy that was made before.
     pub cursor: Cursor,
     /// Messages between the cursor and this one that are gone (invariant I5).
@@ -204,7 +206,7 @@ impl Zone<'_> {
             Content::Pieces(pieces) => Bytes::new(meta, pieces),
             Content::File { .. } => Bytes::new(meta, &pieces),
         };
-        self.header.stamps += 1;
+        self.header.stamps += u64::from(blocks);
         let mut message = MessageHead {
             kind: kind::MESSAGE,
             flags: flags
@@ -351,16 +353,22 @@ impl Zone<'_> {
                 let count = self.get::<MessageHead>(at).seq.saturating_sub(seen + 1);
                 Some(self.next_at(at, Missed { count, at_least: !exact }))
             }
+            Position::Past(_) => {
+                let next = self.first_for(channel, Position::After(position.id()?), now)?;
+                let missed = Missed { at_least: true, ..next.missed };
+                Some(Next { missed, ..next })
+            }
         }
     }
 
     /// The sequence number of the last message that a subscriber has seen for whom there is none now. What was dropped
     /// after its position is thereby missed, and it is told with the next message (invariant I5). Also whether that is exact.
     pub(super) fn seen_by(&self, channel: At, position: Position) -> (u64, bool) {
-        match position {
-            Position::After(id) => self.seen_at(channel, id, self.oldest_after(channel, id)),
-            _ => (self.get::<ChannelHead>(channel).next_seq - 1, true),
-        }
+        let Some(id) = position.id() else {
+            return (self.get::<ChannelHead>(channel).next_seq - 1, true);
+        };
+        let (seen, is_exact) = self.seen_at(channel, id, self.oldest_after(channel, id));
+        (seen, is_exact && !matches!(position, Position::Past(_)))
     }
 
     /// The first message after a sequence number.
@@ -369,14 +377,41 @@ impl Zone<'_> {
         if head.next_seq <= seq + 1 {
             return None;
         }
-        let at = self.walk_back(head.last, |message| message.seq > seq)?;
+        let at = self
+            .after_bookmark(channel, seq)
+            .or_else(|| self.first_beyond(channel, |message| message.seq > seq))?;
         let at = self.alive_from(at, now, |_| true)?;
         let count = self.get::<MessageHead>(at).seq - seq - 1;
         Some(self.next_at(at, Missed { count, at_least: false }))
     }
 
+    /// Tells where a message of this channel is, or was, that somebody has got who is about to ask for the next.
+    pub fn begin_at(&self, channel: ChannelRef, at: At) {
+        self.bookmark(channel.at).set(at);
+    }
+
+    fn bookmark(&self, channel: At) -> &Cell<At> {
+        let [first, ..] = &self.bookmarks;
+        self.bookmarks.get(channel.0 as usize % self.bookmarks.len()).unwrap_or(first)
+    }
+
+    /// The first message after a sequence number, if it is the one with the bookmark or the one after that.
+    fn after_bookmark(&self, channel: At, seq: u64) -> Option<At> {
+        let at = self.bookmark(channel).get();
+        let message = self.get::<MessageHead>(at);
+        // Whatever it was then, it is in this channel's log now.
+        if message.kind != kind::MESSAGE || message.channel != channel {
+            return None;
+        }
+        if message.seq <= seq {
+            return Some(message.next).filter(|next| self.get::<MessageHead>(*next).seq > seq);
+        }
+        (self.get::<MessageHead>(message.prev).seq <= seq).then_some(at)
+    }
+
     fn next_at(&self, at: At, missed: Missed) -> Next {
         let message = self.get::<MessageHead>(at);
+        self.bookmark(message.channel).set(at);
         let life = Life(self.get::<ChannelHead>(message.channel).life);
         let cursor = Cursor { life, seq: message.seq };
         Next { at, cursor, missed, id: id_of(message), stamp: message.stamp }
@@ -384,11 +419,26 @@ impl Zone<'_> {
 
     /// The oldest message with an id above this one, expired or not.
     pub(super) fn oldest_after(&self, channel: At, id: MessageId) -> Option<At> {
+        self.first_beyond(channel, |message| id_of(message) > id)
+    }
+
+    /// The oldest message beyond a place: `is_beyond` holds for it and all after it. The search goes on from both ends of the
+    /// log, for nearly all who ask are near one.
+    fn first_beyond(&self, channel: At, is_beyond: impl Fn(&MessageHead) -> bool) -> Option<At> {
         let head = self.get::<ChannelHead>(channel);
-        if head.first.is_some() && id_of(self.get(head.first)) > id {
-            return Some(head.first);
+        let (mut old, mut new, mut found) = (head.first, head.last, None);
+        while old.is_some() && new.is_some() {
+            let (oldest, newest) = (self.get::<MessageHead>(old), self.get::<MessageHead>(new));
+            if is_beyond(oldest) {
+                return Some(old);
+            }
+            if !is_beyond(newest) {
+                return found;
+            }
+            found = Some(new);
+            (old, new) = (oldest.next, newest.prev);
         }
-        self.walk_back(head.last, |message| id_of(message) > id)
+        found
     }
 
     /// The oldest of the messages from `newest` backwards that all satisfy a condition.
@@ -518,10 +568,25 @@ impl Zone<'_> {
             channel.last = message.prev;
         }
         self.begin_ledger(message.channel, &message);
-        self.join_class(message.channel);
+        if message.prev.is_none() {
+            self.rejoin_class(message.channel);
+        } else {
+            self.join_class(message.channel);
+        }
         if self.get::<ChannelHead>(message.channel).first.is_none() {
             self.rest_if_idle(message.channel, now);
         }
+    }
+
+    /// A key by which channels give way that take their places anew: those without messages in the order of their last use,
+    /// then the others in the order of their oldest messages.
+    pub(super) fn turn_of(&self, channel: At) -> (u64, u64) {
+        (self.oldest_stamp(channel), self.get::<ChannelHead>(channel).requested)
+    }
+
+    /// The stamp of a channel's oldest message; 0 if it has none.
+    pub(super) fn oldest_stamp(&self, channel: At) -> u64 {
+        self.get::<MessageHead>(self.get::<ChannelHead>(channel).first).stamp
     }
 
     /// Gives back what a message that is linked nowhere holds.

@@ -5,6 +5,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::message::MessageId;
+
 /// Bytes in a block. One size for all: nothing fragments, and what is free can be counted.
 pub const BLOCK_SIZE: usize = 128;
 
@@ -12,15 +14,17 @@ pub const BLOCK_SIZE: usize = 128;
 pub(super) const WHEEL_LEVELS: usize = 4;
 /// Slots of each level.
 pub(super) const WHEEL_SLOTS: usize = 64;
-/// Size classes for eviction: class `k` holds the channels whose messages take `2^k .. 2^(k+1)` blocks.
-pub(super) const CLASSES: usize = 32;
+/// Size classes for eviction: class `k` holds the channels whose messages take `2^(k-1) .. 2^k` blocks.
+pub(super) const CLASSES: usize = 31;
+/// All rings of channels: a ring for each size class, and two of idle channels.
+pub(super) const RINGS: usize = CLASSES + 2;
 /// Recently dead channels whose last message id is remembered.
 pub(super) const TOMBSTONES: usize = 64;
 
 /// "nginxpsh": what the memory of a zone begins with.
 const MAGIC: u64 = u64::from_le_bytes(*b"nginxpsh");
 /// Changes with every change of the layout, so that a newer module does not read an older zone.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 5;
 
 /// The number of a block; 0 is none.
 #[repr(transparent)]
@@ -62,6 +66,13 @@ pub(super) struct Tombstone {
     pub used: u32,
 }
 
+impl Tombstone {
+    /// The last id that the channel has given.
+    pub fn id(&self) -> MessageId {
+        MessageId { time: self.time, tag: self.tag }
+    }
+}
+
 /// Counters since the zone was made.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -97,7 +108,8 @@ pub(super) struct Header {
     pub free_count: u32,
     /// The first block that was never used. Untouched memory costs nothing, so a large zone is cheap until it is needed.
     pub fresh: u32,
-    pub padding: u32,
+    /// Buckets that it has still to look into.
+    pub scan_left: u32,
     /// Blocks that messages hold: what eviction could give back.
     pub message_blocks: u32,
     pub channel_count: u32,
@@ -106,13 +118,9 @@ pub(super) struct Header {
     pub slots: At,
     /// Deleted channels that some worker still serves.
     pub leaving: At,
-    /// Channels without messages and subscribers.
-    pub idle: At,
-    /// Where the search for traces of dead workers goes on; 0 when there is none.
-    pub scan: u32,
     /// The number of the newest life of a channel.
     pub lives: u64,
-    /// The zone-wide stamp of the newest message.
+    /// The zone-wide stamp of the newest message: the blocks of all messages up to it.
     pub stamps: u64,
     /// The time of the newest message: later ones are never before it, whatever the clock does, so that the order of times
     /// is that of stamps.
@@ -129,7 +137,10 @@ pub(super) struct Header {
     /// What of the counters an operator has been told, and when, in milliseconds.
     pub told: Counters,
     pub told_at: u64,
-    pub classes: [At; CLASSES],
+    /// The bucket in which the search for traces of dead workers goes on.
+    pub scan: u32,
+    /// The channel of each ring that gives way next.
+    pub rings: [At; RINGS],
     pub wheel: [At; WHEEL_LEVELS * WHEEL_SLOTS],
     pub tombstones: [Tombstone; TOMBSTONES],
 }

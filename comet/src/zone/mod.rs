@@ -17,7 +17,7 @@
 //! **Time.** Every operation is told the time and begins by turning the timing wheel, so that nothing expired is seen.
 //!
 //! **Memory.** Blocks of one size. When they are used up: expired messages, then channels that never had one and that nobody waits
-//! on, then the oldest messages of the channels that hold most, then idle channels, then an error ([`budget`]).
+//! on, then the oldest messages of the channels that hold most, in turn, then idle channels, then an error ([`budget`]).
 //!
 //! **Moving.** Everything can go to a zone of another size ([`carry`]), or through a file to another run of nginx
 //! ([`snapshot`]).
@@ -53,6 +53,7 @@ pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};
 pub use slots::{Mail, SlotRef};
 pub use snapshot::{Restored, Saved, Snapshot, SnapshotError};
 
+use std::cell::Cell;
 use std::sync::atomic::{compiler_fence, Ordering};
 
 use memory::{Header, Parts};
@@ -80,6 +81,11 @@ pub struct Zone<'m> {
     max_channels: u32,
     /// Blocks that eviction is making room for: new ledgers must not eat into them.
     wanted: u32,
+    /// Messages that were found last, of some channels: who reads on is near them.
+    bookmarks: [Cell<At>; BOOKMARKS],
+    /// For tests: how many blocks were looked at.
+    #[cfg(test)]
+    pub(crate) looks: Cell<u64>,
     /// For tests: dies after so many commit points.
     #[cfg(test)]
     pub(crate) fuse: Option<u32>,
@@ -102,6 +108,9 @@ pub struct News {
     /// Times that the zone was put in order after a worker's death.
     pub recovered: u64,
 }
+
+/// Channels that have a bookmark at once, at most: some of those that a subscriber of several reads.
+const BOOKMARKS: usize = 16;
 
 /// Milliseconds between two [`News`].
 const NEWS_INTERVAL: u64 = 60_000;
@@ -166,6 +175,9 @@ impl<'m> Zone<'m> {
             pinned: At::NONE,
             max_channels: 0,
             wanted: 0,
+            bookmarks: [const { Cell::new(At::NONE) }; BOOKMARKS],
+            #[cfg(test)]
+            looks: Cell::new(0),
             #[cfg(test)]
             fuse: None,
             #[cfg(test)]
@@ -214,13 +226,23 @@ impl<'m> Zone<'m> {
     /// What an operator should be told and has not been: by whichever worker asks first, and not more often than once a
     /// minute.
     pub fn take_news(&mut self, now: Now) -> Option<News> {
+        let told_at = self.header.told_at;
+        let is_early = told_at != 0 && now.mono < told_at + NEWS_INTERVAL;
+        if is_early {
+            None
+        } else {
+            self.take_last_news(now)
+        }
+    }
+
+    /// As [`take_news`](Self::take_news), but at any time: for a worker that ends and may be the last one.
+    pub fn take_last_news(&mut self, now: Now) -> Option<News> {
         let (counters, told) = (self.header.counters, self.header.told);
         let news = News {
             evicted: counters.evicted.saturating_sub(told.evicted),
             recovered: counters.recovered.saturating_sub(told.recovered),
         };
-        let is_early = self.header.told_at != 0 && now.mono < self.header.told_at + NEWS_INTERVAL;
-        if is_early || (news.evicted == 0 && news.recovered == 0) {
+        if news.evicted == 0 && news.recovered == 0 {
             return None;
         }
         self.header.told = counters;

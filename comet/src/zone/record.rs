@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::memory::{At, Block, BLOCK_SIZE};
+use super::memory::{At, Block, BLOCK_SIZE, CLASSES};
 use crate::message::MessageId;
 
 /// What a block is used as: its first byte.
@@ -79,7 +79,7 @@ pub(super) struct ChannelHead {
     pub deadline: u64,
     pub hash: u64,
     pub life: u64,
-    /// Neighbours among channels of the same size class, or among idle channels.
+    /// Neighbours in the ring of channels of the same class.
     pub class_next: At,
     pub class_prev: At,
     pub first: At,
@@ -101,7 +101,7 @@ pub(super) struct ChannelHead {
     pub timeout: u32,
     /// [`LedgerBlock`], once something was dropped.
     pub ledger: At,
-    /// Class plus one, [`IDLE_CLASS`], or 0.
+    /// The ring that it is in: a size class, from 1 on, [`IDLE_CLASS`], [`BLANK_CLASS`], or 0 for none.
     pub class: u32,
     /// The second and the tag up to which a former life of the channel may have given ids: who comes with an earlier one may
     /// have missed some of it, and nobody can count that any more.
@@ -129,8 +129,10 @@ impl ChannelHead {
 
 /// Deleted by a publisher; some worker still has to tell its subscribers.
 pub(super) const DELETED: u8 = 1;
-/// The `class` of a channel on the idle list.
-pub(super) const IDLE_CLASS: u32 = u32::MAX;
+/// The class of channels without messages and subscribers.
+pub(super) const IDLE_CLASS: u32 = CLASSES as u32 + 1;
+/// The class of those among them that never had a message.
+pub(super) const BLANK_CLASS: u32 = IDLE_CLASS + 1;
 
 /// One worker's subscribers of one channel.
 #[repr(C)]

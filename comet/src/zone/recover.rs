@@ -59,18 +59,20 @@ impl Zone<'_> {
             self.recover_channels(self.header.leaving, &mut reached, &mut channels);
         self.recover_ledger(&reached);
         self.collect_free_blocks(&reached);
+        // They join their classes anew.
+        channels.sort_by_cached_key(|channel| self.turn_of(*channel));
         for channel in channels {
             self.recover_derived(channel, now);
         }
         self.header.counters.recovered += 1;
-        self.header.scan = 1;
+        self.header.scan = 0;
+        self.header.scan_left = self.header.bucket_count;
         self.alarm();
     }
 
     fn forget_what_can_be_derived(&mut self, now: Now) {
         self.header.wheel.fill(At::NONE);
-        self.header.classes.fill(At::NONE);
-        self.header.idle = At::NONE;
+        self.header.rings.fill(At::NONE);
         self.header.message_blocks = 0;
         self.header.message_count = 0;
         self.header.channel_count = 0;

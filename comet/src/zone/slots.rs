@@ -184,7 +184,8 @@ impl Zone<'_> {
         slot.overflow = 0;
         slot.signaled = 0;
         if had_worker {
-            self.header.scan = 1;
+            // It goes on where it is: it would never come to the end where workers die all the time.
+            self.header.scan_left = self.header.bucket_count;
         }
     }
 
@@ -201,18 +202,17 @@ impl Zone<'_> {
     /// Goes on with removing the subscriber counts of dead workers, so that their channels can be collected. They count
     /// no more in any case; this only gives the memory back. A walk over the whole table takes about a minute.
     pub(super) fn scan_for_stale_entries(&mut self, now: Now) {
-        let begin = self.header.scan;
-        if begin == 0 {
-            return;
-        }
-        let buckets = self.header.bucket_count;
-        let end = begin.saturating_add((buckets / 60).max(1024));
-        self.header.scan = if end > buckets { 0 } else { end };
-        for bucket in begin..end.min(buckets + 1) {
-            for channel in self.bucket_channels(bucket as usize - 1) {
+        let buckets = self.header.bucket_count.max(1);
+        for _ in 0..self.header.scan_left.min((buckets / 60).max(1024)) {
+            for channel in self.bucket_channels(self.header.scan as usize) {
                 self.drop_stale_entries(channel);
-                self.rest_if_idle(channel, now);
+                // Who is known to be idle has been so for a while.
+                if !self.is_idle(channel) {
+                    self.rest_if_idle(channel, now);
+                }
             }
+            self.header.scan = (self.header.scan + 1) % buckets;
+            self.header.scan_left -= 1;
         }
     }
 

@@ -11,6 +11,7 @@
 //! What is read may be anything: it is verified as a whole before any of it is used, and nothing is allocated by a number
 //! that it contains.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -329,17 +330,16 @@ impl Zone<'_> {
             restored: Restored::default(),
         };
         let evicted = self.header.counters.evicted;
-        let mut records = snapshot.records.clone();
-        let mut next = records.record().ok().flatten();
-        while let Some(Record::Channel(channel)) = next {
-            let mut entries = Vec::new();
-            next = loop {
-                match records.record().ok().flatten() {
-                    Some(Record::Entry(entry)) => entries.push(entry),
-                    other => break other,
-                }
-            };
-            self.restore_channel(channel, entries, &mut work);
+        // Should there be too little room, it is taken from those that came first.
+        let mut channels = snapshot.channels();
+        channels.sort_by_key(|(turn, _)| *turn);
+        for (_, mut records) in channels {
+            let Ok(Some(Record::Channel(channel))) = records.record() else { continue };
+            let entries = std::iter::from_fn(|| match records.record() {
+                Ok(Some(Record::Entry(entry))) => Some(entry),
+                _ => None,
+            });
+            self.restore_channel(channel, entries.collect(), &mut work);
         }
         work.restored.dropped += (self.header.counters.evicted - evicted) as u32;
         work.restored.messages = self.header.message_count;
@@ -363,6 +363,7 @@ impl Zone<'_> {
         };
         let Some(channel) = created else {
             work.restored.dropped += sayings(&entries);
+            self.raise_floor(MessageId { time: saved.last_time, tag: saved.last_tag });
             entries.iter().for_each(|entry| self.trash_saved_file(entry));
             return;
         };
@@ -373,10 +374,7 @@ impl Zone<'_> {
         head.requested = now.mono.saturating_sub(saved.idle.saturating_add(work.away));
         saved.put_ids(head);
         if let Some(ledger) = ledger {
-            if let Some(at) = self.allocate() {
-                self.put(at, ledger);
-                self.get_mut::<ChannelHead>(channel).ledger = at;
-            }
+            self.give_ledger(channel, ledger, now);
         }
         for entry in &entries {
             let Some(saying) = &entry.message else { continue };
@@ -384,11 +382,12 @@ impl Zone<'_> {
             if !self.append_copy(channel, message, &mut Bytes::new(saying.content, &[]), now) {
                 work.restored.dropped += 1;
                 self.trash_saved_file(entry);
-                self.record_dropped(channel, &message);
+                self.pass_over(channel, &message);
             }
         }
         // What was in the log before the ids ran on must not be given again.
         saved.put_ids(self.get_mut::<ChannelHead>(channel));
+        // Until now it passed for one that never had a message.
         self.rest_if_idle(channel, now);
     }
 
@@ -530,6 +529,26 @@ impl<'a> Snapshot<'a> {
     /// What was given to [`Zone::save`].
     pub fn token(&self) -> u64 {
         self.head.token
+    }
+
+    /// Where the records of each channel begin, and by what it takes its place ([`Zone::turn_of`]).
+    fn channels(&self) -> Vec<((u64, Reverse<u64>), Reader<'a>)> {
+        let mut channels = Vec::new();
+        let mut records = self.records.clone();
+        let mut here = records.clone();
+        while let Ok(Some(record)) = records.record() {
+            match record {
+                Record::Channel(channel) => channels.push(((0, Reverse(channel.idle)), here)),
+                Record::Entry(Entry { message: Some(saying), .. }) => {
+                    if let Some(((oldest @ 0, _), _)) = channels.last_mut() {
+                        *oldest = saying.stamp;
+                    }
+                }
+                Record::Entry(_) => {}
+            }
+            here = records.clone();
+        }
+        channels
     }
 }
 

@@ -210,3 +210,72 @@ fn deleted_channels_stay_behind_and_give_their_files_back() {
     });
     assert_eq!(trash, [b"/file"]);
 }
+
+#[test]
+fn what_found_no_room_is_missed_although_there_was_no_ledger() {
+    let mut old = World::new(512);
+    // The first one is small; then two that a small zone has no room for; and one that leaves room for nothing else, but for
+    // ledgers, in the place of another channel's messages.
+    let large = vec![b'x'; 120 * 70];
+    let bodies: [&[u8]; 4] = [b"1", &large, &large, &[b'4'; 30 + 120 * 56]];
+    old.publish(say(b"b", &[b"another"]));
+    old.publish(say(b"b", &[b"another"]));
+    let ids = bodies.map(|body| {
+        old.pass(1000);
+        old.publish(say(b"a", &[body]))
+    });
+    assert!(old.with(|zone, _| zone.channel(b"a").ledger.is_none()));
+    let mut snapshot = Vec::new();
+    let now = old.now;
+    old.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    let mut restored = World { now, ..World::new(64) };
+    restored.with(|zone, _| {
+        zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);
+    });
+    let (carried, ..) = carry(&mut old, 64);
+    for (what, mut world) in [("carried", carried), ("restored", restored)] {
+        // Room for the last one was made of the first.
+        assert_eq!(world.with(|zone, _| zone.seqs_of(b"a")), [4], "{what}");
+        for (number, id) in ids.iter().take(3).enumerate() {
+            let (message, missed) = world.read(b"a", Position::After(*id)).unwrap();
+            assert_eq!(message.cursor.seq, 4);
+            let all = 2 - number as u64;
+            assert!(
+                missed.count == all || missed.at_least && missed.count < all,
+                "{what} {missed:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_zone_has_room_for_ledgers() {
+    let mut old = World::new(512);
+    let names: Vec<Vec<u8>> = (0..20).map(|number| format!("c{number}").into_bytes()).collect();
+    let mut ids = Vec::new();
+    for round in 0..12 {
+        for name in &names {
+            let id = old.publish(Publication { max_messages: 8, ..say(name, &[b"x"]) });
+            if round == 1 {
+                ids.push(id);
+            }
+        }
+        old.pass(1000);
+    }
+    let mut snapshot = Vec::new();
+    let now = old.now;
+    old.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    // Too small for what there is.
+    let mut restored = World { now, ..World::new(128) };
+    restored.with(|zone, _| {
+        zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);
+    });
+    let (carried, ..) = carry(&mut old, 128);
+    for (what, mut world) in [("carried", carried), ("restored", restored)] {
+        for (name, id) in names.iter().zip(&ids) {
+            let Some((message, missed)) = world.read(name, Position::After(*id)) else { continue };
+            let count = message.cursor.seq - 3;
+            assert_eq!(missed, Missed { count, at_least: false }, "{what}");
+        }
+    }
+}

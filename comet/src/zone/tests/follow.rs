@@ -48,6 +48,33 @@ fn what_was_missed_before_the_first_message_is_told_once() {
 }
 
 #[test]
+fn past_a_second_something_may_have_been_missed() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let first = world.publish(say(b"c", &[b"x"]));
+    world.publish(say(b"c", &[b"y"]));
+    let vague = Missed { count: 0, at_least: true };
+    let place = follow(&mut world, slot, Position::Past(first.time));
+    assert_eq!((place.missed, next(&mut world, &place)), (vague, None));
+    let wish = ask(b"c", Position::Past(first.time));
+    match world.with(|zone, now| zone.subscribe(&wish, now)).unwrap() {
+        Subscribed::Waiting { is_vague, cursor, .. } => {
+            assert_eq!((is_vague, cursor.seq), (true, 2))
+        }
+        other => panic!("{other:?}"),
+    }
+    world.now.wall += 1;
+    world.publish(say(b"c", &[b"z"]));
+    assert_eq!(next(&mut world, &place), Some((3, Missed::default())));
+    let place = follow(&mut world, slot, Position::Past(first.time));
+    assert_eq!((place.missed, next(&mut world, &place)), (vague, Some((3, Missed::default()))));
+    match world.with(|zone, now| zone.subscribe(&wish, now)).unwrap() {
+        Subscribed::Message(next) => assert_eq!((next.cursor.seq, next.missed), (3, vague)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn transient_messages_are_not_for_those_who_come_later() {
     let mut world = World::new(64);
     let slot = world.join(0);
@@ -96,4 +123,71 @@ fn events_have_names() {
     let long = vec![b'e'; 65_535];
     let publication = Publication { event: &long, ..say(b"c", &[b"x"]) };
     assert!(world.with(|zone, now| zone.publish(&publication, now)).is_err());
+}
+
+/// Where a subscriber for what is new stands when it has waited in vain.
+fn stands(world: &mut World, (channel, cursor): (ChannelRef, Cursor)) -> (MessageId, Missed) {
+    world.with(|zone, now| zone.place_of(channel, cursor, now)).unwrap()
+}
+
+#[test]
+fn who_has_waited_in_vain_goes_on_where_it_began() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    // In a channel that has never had a message, and in one that has.
+    for last in [None, Some(())] {
+        let last = last.map(|()| world.publish(say(b"c", &[b"old"])));
+        let (channel, cursor, _) = world.wait(b"c", slot);
+        let (id, missed) = stands(&mut world, (channel, cursor));
+        assert_eq!(missed, Missed::default());
+        assert!(last.is_none_or(|last| last == id), "{last:?} {id:?}");
+        assert_eq!(world.with(|zone, _| zone.newest(b"c")), id);
+        world.with(|zone, now| zone.leave(channel, slot, 1, now));
+        world.publish(say(b"c", &[b"new"]));
+        let (message, missed) = world.read(b"c", Position::After(id)).unwrap();
+        assert_eq!((bytes(&message), missed), (&b"new"[..], Missed::default()));
+    }
+}
+
+#[test]
+fn a_message_that_comes_with_the_end_of_a_wait_is_not_passed_over() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let (channel, cursor, _) = world.wait(b"c", slot);
+    for number in 1..=3 {
+        world.publish(Publication { max_messages: 2, ..say(b"c", &[b"x"]) });
+        let (id, missed) = stands(&mut world, (channel, cursor));
+        assert_eq!(missed, Missed { count: number.max(2) - 2, at_least: false });
+        let (message, missed) = world.read(b"c", Position::After(id)).unwrap();
+        assert_eq!((message.cursor.seq, missed), (number.max(2) - 1, Missed::default()));
+    }
+}
+
+#[test]
+fn messages_that_came_and_went_while_somebody_waited_are_told_with_its_place() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let (channel, cursor, _) = world.wait(b"c", slot);
+    for _ in 0..2 {
+        world.publish(Publication { message_timeout: 1000, ..say(b"c", &[b"x"]) });
+    }
+    world.pass(2000);
+    let (id, missed) = stands(&mut world, (channel, cursor));
+    assert_eq!(missed, Missed { count: 2, at_least: false });
+    world.publish(say(b"c", &[b"y"]));
+    assert_eq!(world.read(b"c", Position::After(id)).unwrap().1, Missed::default());
+}
+
+#[test]
+fn in_a_channel_that_was_deleted_nobody_stands() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let (channel, cursor, _) = world.wait(b"c", slot);
+    let newest = world.publish(say(b"c", &[b"x"]));
+    world.with(|zone, now| zone.delete(b"c", now));
+    // What was published before that is still for it.
+    assert_eq!(stands(&mut world, (channel, cursor)).1, Missed::default());
+    world.with(|zone, now| zone.leave(channel, slot, 1, now));
+    assert_eq!(world.with(|zone, now| zone.place_of(channel, cursor, now)), None);
+    assert_eq!(world.with(|zone, _| zone.newest(b"c")), newest);
 }

@@ -173,3 +173,41 @@ fn a_limit_below_what_there_is_keeps_what_there_is() {
     assert_eq!(publish(b"f"), Ok(2));
     assert_eq!(publish(b"g"), Err(PublishError::TooManyChannels));
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
+fn far_too_many_channels_go_a_few_at_a_time() {
+    let mut world = World::new(8192);
+    for number in 0..2000u32 {
+        let mut zone = Zone::enter(&mut world.memory, world.now).unwrap();
+        let name = number.to_string();
+        zone.publish(
+            &Publication { message_timeout: 1, ..say(name.as_bytes(), &[b"x"]) },
+            world.now,
+        )
+        .unwrap();
+    }
+    world.pass(1000);
+    world.sweep();
+    let mut before = world.with(|zone, _| zone.usage().channels);
+    assert_eq!(before, 2000);
+    // A reload has lowered the limit.
+    for number in 0..40u32 {
+        let name = format!("new {number}");
+        world.with(|zone, now| {
+            zone.limit_channels(100);
+            zone.publish(&say(name.as_bytes(), &[b"x"]), now).unwrap();
+        });
+        let channels = world.with(|zone, _| zone.usage().channels);
+        assert_eq!(channels, before.saturating_sub(255).max(100), "{number}");
+        before = channels;
+    }
+    assert_eq!(before, 100);
+    // Where too few are idle, nobody comes and nobody goes.
+    let refused = world.with(|zone, now| {
+        zone.limit_channels(30);
+        zone.publish(&say(b"one more", &[b"x"]), now)
+    });
+    assert_eq!(refused, Err(PublishError::TooManyChannels));
+    assert_eq!(world.with(|zone, _| zone.usage().channels), 100);
+}

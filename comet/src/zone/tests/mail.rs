@@ -1,6 +1,7 @@
 //! Hints: to whom they go, and what becomes of those of workers that have died.
 
 use super::*;
+use crate::zone::record::BLANK_CLASS;
 
 fn mail(world: &mut World, slot: SlotRef) -> Mail {
     world.with(|zone, _| zone.take_mail(slot))
@@ -111,6 +112,25 @@ fn a_dead_worker_s_subscribers_count_no_more() {
     assert_eq!(waiting(&mut world, b"c"), 2);
     world.with(|zone, _| zone.part(again));
     assert_eq!(waiting(&mut world, b"c"), 1);
+}
+
+#[test]
+fn channels_of_the_dead_become_idle_though_workers_go_on_dying() {
+    // More buckets than a sweep looks into.
+    let mut world = World::new(16_384);
+    let slot = world.join(0);
+    let names: Vec<Vec<u8>> = (0..200).map(|n| format!("channel {n}").into_bytes()).collect();
+    for name in &names {
+        world.wait(name, slot);
+    }
+    for _ in 0..4 {
+        // It takes the place of one that has died.
+        world.join(0);
+        world.sweep();
+    }
+    world.with(|zone, _| {
+        assert!(names.iter().all(|name| zone.channel(name).class == BLANK_CLASS));
+    });
 }
 
 #[test]

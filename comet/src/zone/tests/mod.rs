@@ -13,10 +13,12 @@ mod many;
 mod missed;
 mod model;
 mod news;
+mod reading;
 mod scarce;
 mod snapshot;
 mod tight;
 mod timers;
+mod turns;
 
 use super::log::id_of;
 use super::memory::{At, MemoryError};

@@ -42,6 +42,19 @@ fn evictions_are_told_once_and_not_more_often_than_once_a_minute() {
 }
 
 #[test]
+fn who_ends_tells_what_is_left_to_tell() {
+    let mut memory = vec![0; 8_192];
+    let now = Now { wall: WALL, mono: MONO };
+    let mut zone = Zone::format(&mut memory, [1, 2], now).unwrap();
+    overfill(&mut zone, now);
+    assert!(zone.take_news(now).is_some());
+    assert_eq!(zone.take_last_news(now), None);
+    overfill(&mut zone, now);
+    assert!(zone.take_last_news(now).is_some_and(|news| news.evicted > 0));
+    assert_eq!(zone.take_last_news(now), None);
+}
+
+#[test]
 fn a_recovery_is_told() {
     let mut memory = vec![0; 8_192];
     let now = Now { wall: WALL, mono: MONO };

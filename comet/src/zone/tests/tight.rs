@@ -220,7 +220,13 @@ impl Test {
                 assert_eq!((found.is_some(), found == life || seq == 1), (true, true));
             }
             Some(Err(error)) => {
-                assert!(matches!(error, PublishError::NoSpace { .. }));
+                let blocks = self.world.with(|zone, _| zone.header.block_count);
+                let all = u64::from(blocks) * BLOCK_SIZE as u64;
+                match error {
+                    PublishError::NoSpace { needed } => assert!(needed < all),
+                    PublishError::TooLarge { needed } => assert!(needed >= all),
+                    error => panic!("{error:?}"),
+                }
                 self.files.retain(|file| *file != path);
                 self.check_that_it_is_full(name, &publication);
                 return;
@@ -529,5 +535,28 @@ fn a_full_zone_still_notes_what_it_drops() {
         let (message, missed) = world.read(b"c", Position::After(*id)).unwrap();
         let truth = message.cursor.seq - place as u64 - 2;
         assert_eq!(missed, Missed { count: truth, at_least: false });
+    }
+}
+
+#[test]
+fn several_messages_that_drive_out_each_other_are_refused_together() {
+    for blocks in 20..=31 {
+        let mut world = World::new(64);
+        world.publish(say(b"a", &[&[b'x'; 500]]));
+        let body = vec![b'y'; 30 + 120 * (blocks - 1)];
+        let pieces = [body.as_slice()];
+        let publications = [b"a", b"b"].map(|id| say(id, &pieces));
+        let published = world.with(|zone, now| zone.publish_all(&publications, now));
+        let newest = [b"a", b"b"].map(|id| {
+            world.with(|zone, _| zone.log_of(id).last().map(|message| bytes(message).len()))
+        });
+        // Two channels take two blocks each, of 63.
+        if blocks <= 29 {
+            assert!(published.is_ok(), "{blocks}");
+            assert_eq!(newest, [Some(body.len()); 2], "{blocks}");
+        } else {
+            assert!(published.is_err(), "{blocks}");
+            assert_eq!(newest, [Some(500), None], "{blocks}");
+        }
     }
 }

@@ -220,3 +220,21 @@ fn a_channel_with_no_idle_time_is_not_collected_under_an_operation_s_feet() {
         drop(slots);
     }
 }
+
+#[test]
+fn the_search_for_dead_workers_does_not_keep_idle_channels() {
+    let mut world = World::new(256);
+    world.publish(Publication { message_timeout: 1000, channel_timeout: 60, ..say(b"c", &[b"x"]) });
+    let mut slot = world.join(0);
+    for second in 0..60 {
+        // A worker ends every second, and another one takes its place.
+        world.pass(1000);
+        world.with(|zone, _| zone.part(slot));
+        slot = world.join(0);
+        world.sweep();
+        assert!(world.with(|zone, _| zone.find(b"c")).is_some(), "{second}");
+    }
+    world.pass(3000);
+    world.sweep();
+    assert!(world.with(|zone, _| zone.find(b"c")).is_none());
+}

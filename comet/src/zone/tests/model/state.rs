@@ -301,7 +301,7 @@ impl Model {
         dead.into_iter().for_each(|index| self.retire(index));
         let mut at = 0;
         while at < self.channels.len() {
-            let look = self.scan || self.channels[at].deleted;
+            let look = self.scan && !self.channels[at].idle || self.channels[at].deleted;
             if !(look && self.rest(at, now)) {
                 at += 1;
             }
@@ -411,7 +411,9 @@ fn first_for(log: &[Stored], position: Position, now: Now) -> Option<&Stored> {
             let others = stored.clone().count().saturating_sub(count as usize);
             stored.skip(others).find(|message| message.is_alive(now))
         }
-        Position::After(id) => log.iter().find(|message| message.is_alive(now) && message.id > id),
+        Position::After(_) | Position::Past(_) => {
+            log.iter().find(|message| message.is_alive(now) && Some(message.id) > position.id())
+        }
     }
 }
 
