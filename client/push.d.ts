@@ -46,7 +46,8 @@ export interface Options {
   /**
    * Where to begin: where the location does (unless given; `push_first_message`, with the oldest message that is stored),
    * after the message of an id, or with what is published from now on. Until the first message has come, `newest` begins
-   * anew with each connection.
+   * anew with each connection, and what is published between two of them is lost; so does a
+   * location that begins with what is new, but by `eventsource` if the browser connects again by itself. If that matters, give an id.
    */
   from?: "oldest" | "newest" | (string & {});
   /** The shortest and the longest pause before another attempt, in milliseconds: 500 and 30,000 unless given. */

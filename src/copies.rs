@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 
 use comet::message::{Body, Cursor, Message};
 use comet::wire::chunk::Chunk;
+use comet::zone::{At, Next};
 use lru::LruCache;
 
 use crate::formats::FormatId;
@@ -35,6 +36,8 @@ pub struct Copied {
     pub message: Message,
     /// Its file, if its body is in one.
     pub file: Option<File>,
+    /// Where in the zone it was found.
+    found_at: At,
     /// What was rendered of it for streams, in each format that somebody has asked for.
     frames: RefCell<Vec<(FormatId, Rc<Chunk>)>>,
     /// Where its bytes are counted, while they are.
@@ -43,12 +46,13 @@ pub struct Copied {
 
 impl Copied {
     /// Opens the message's file, if it has one.
-    fn new(message: Message) -> Result<Self, Unreadable> {
+    fn new(message: Message, found_at: At) -> Result<Self, Unreadable> {
         let file = match &message.body {
             Body::Bytes(_) => None,
             Body::File { path, .. } => Some(open(path)?),
         };
-        Ok(Copied { message, file, frames: RefCell::default(), counted: RefCell::default() })
+        let (frames, counted) = (RefCell::default(), RefCell::default());
+        Ok(Copied { message, file, found_at, frames, counted })
     }
 
     /// The body, read from its file if it is in one: streams render it as a whole.
@@ -160,22 +164,27 @@ impl Default for Copies {
 }
 
 impl Copies {
-    /// The copy of the message at this place, made now if there is none.
+    /// Where in the zone the message at this place was found, if there is a copy of it.
+    pub fn found_at(&self, cursor: Cursor) -> Option<At> {
+        Some(self.cache.peek(&cursor)?.get()?.found_at)
+    }
+
+    /// The copy of a message that was found in the zone, made now if there is none.
     ///
     /// # Errors
     ///
     /// [`Unreadable`].
     pub fn get_or_make(
         &mut self,
-        cursor: Cursor,
+        next: &Next,
         make: impl FnOnce() -> Result<Message, Unreadable>,
     ) -> Result<Rc<Copied>, Unreadable> {
-        if let Some(copied) = self.cache.get(&cursor).and_then(Kept::get) {
+        if let Some(copied) = self.cache.get(&next.cursor).and_then(Kept::get) {
             return Ok(copied);
         }
-        let copied = Rc::new(Copied::new(make()?)?);
+        let copied = Rc::new(Copied::new(make()?, next.at)?);
         let kept = Kept::new(&copied, &self.total);
-        if let Some((_, old)) = self.cache.push(cursor, kept) {
+        if let Some((_, old)) = self.cache.push(next.cursor, kept) {
             old.release();
         }
         while self.total.get() > MAX_BYTES && self.cache.len() > 1 {

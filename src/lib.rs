@@ -27,6 +27,7 @@
 //! | `publisher`, `subscriber` | the content handlers: from a request to a reply, or to a parked request |
 //! | `stream`, `talk` | subscribers that stay, from the choice of a format to the parked stream; what WebSocket clients say |
 //! | `worker` | what one worker keeps: who waits, copies of messages, timers; serves those whose channel moved |
+//! | `worker::outlook`, `worker::reader` | what those who wait get, decided for a slice of them at a time; the log, read for them under the lock |
 //! | `control` | a WebSocket whose client changes its channels by control frames (`push.json`) |
 //! | `channel` | which channels a request is about |
 //! | `cors` | refuses pages of other origins, and answers browsers that ask whether they may |
@@ -52,8 +53,8 @@
 //!   then the worker looks into the log for it alone. At the end, the access log gets its line.
 //! * Several channels: the subscriber is counted in each, and waits in a *bundle*, a line for all who have the same channels.
 //!   When one of them moves, the worker takes the oldest message of any that it has not seen, by the zone-wide stamp.
-//! * Start and end: the master takes the snapshot back before workers start (`init_module`), and writes it when they have all
-//!   gone (`exit_master`).
+//! * Start and end: the master takes the snapshot back before workers start (`init_module`), the first of them empties the file
+//!   (`init_process`), and the master writes it when they have all gone (`exit_master`).
 //! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
 //!   streams over a second.
 mod channel;

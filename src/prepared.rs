@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use comet::config::Settings;
+use comet::message::{ManyId, Missed, WrittenId};
 use comet::poll::{self, PollForm};
 use comet::reply::Reply;
 use comet::subscriber as replies;
@@ -39,6 +40,19 @@ impl Prepared {
                 is_script: true,
             }),
             _ => Self::without_message(reply),
+        }
+    }
+
+    /// The reply to a poll without a cursor that ends without a message: where to go on, and what went meanwhile.
+    pub fn at_place(form: PollForm, id: &ManyId, missed: Missed) -> Rc<Self> {
+        let id = WrittenId::Many(id);
+        match form {
+            PollForm::Jsonp => Rc::new(Prepared {
+                reply: poll::jsonp(poll::array_of_place(id, missed)),
+                message: None,
+                is_script: true,
+            }),
+            _ => Self::without_message(replies::placed(id, missed)),
         }
     }
 

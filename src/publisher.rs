@@ -29,9 +29,12 @@ pub fn serve(request: &Request) -> Status {
     let action = replies::action(request.method());
     // It publishes, though it is a GET.
     if action == Action::Info && stream::is_handshake(request) {
-        request.discard_body();
         if !(request.settings().publisher_websocket && request.may_post()) {
+            request.discard_body();
             return request.reply(replies::no_websocket());
+        }
+        if request.has_body() {
+            return request.open_websocket_after_body();
         }
         return stream::open_websocket(request, Role::Publisher);
     }

@@ -1,16 +1,22 @@
 //! The file in which channels and messages outlive a restart (`push_snapshot`).
 //!
-//! The master writes it when all workers have gone, and takes it back when nginx starts: the file is removed then, so that what
-//! was read, deleted or expired since cannot come back later. Whatever is wrong with it, nginx starts.
+//! The master writes it when all workers have gone, and takes it back when nginx starts: the file goes then, so that what was
+//! read, deleted or expired since cannot come back later. Whatever is wrong with it, nginx starts.
 //!
-//! Bodies in files stay where they are ([`spool`]); the snapshot has their paths. It is taken back only when nginx can no longer
-//! fail to start (`init_module`, after the sockets), and nginx closes its sockets only after it was written, so that a successor
-//! on the same ports finds all of it.
+//! A start can still end after that: nginx has no handlers for signals yet, and no pid file, and an end there writes nothing. So
+//! the file, which the master has renamed to `PATH.taken` and holds open, goes with the first worker that runs, for only workers
+//! change anything. A worker may have no rights to remove it, but it can empty what is open; the master removes an empty file
+//! at the next reload or at its end, and a start takes nothing from it.
+//!
+//! Bodies in files stay where they are ([`spool`]); the snapshot has their paths. It is taken back only when nginx has its
+//! sockets (`init_module`), and nginx closes them only after it was written, so that a successor on the same ports finds all of
+//! it.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use comet::zone::{Restored, Saved, Snapshot};
@@ -20,16 +26,72 @@ use crate::nginx::log::{self, Level};
 use crate::nginx::zone::{NewZone, SharedZone};
 use crate::spool;
 
+thread_local! {
+    /// What this nginx has restored. Workers inherit it.
+    static TAKEN: RefCell<Option<Taken>> = const { RefCell::new(None) };
+}
+
+/// A snapshot that was restored. It is spent, and empty, once a worker runs.
+struct Taken {
+    path: PathBuf,
+    file: File,
+}
+
+impl Taken {
+    fn open(path: &Path) -> io::Result<Self> {
+        // What is behind a link is not ours to empty.
+        let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        Ok(Taken { path: path.to_path_buf(), file })
+    }
+
+    fn is_spent(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.len() == 0)
+    }
+
+    /// Removes it, unless another file has its name by now: that of another nginx, after an upgrade of the binary.
+    fn remove(&self) -> io::Result<()> {
+        let id = |file: fs::Metadata| (file.dev(), file.ino());
+        let named = fs::symlink_metadata(&self.path).map(id);
+        let open = self.file.metadata().map(id)?;
+        match named {
+            Ok(named) if named == open => fs::remove_file(&self.path),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A worker runs, and from now on the messages change: what was restored must not come back.
+pub fn spend() {
+    let Some(taken) = TAKEN.take() else { return };
+    // Who is not allowed to remove it leaves it empty to the master.
+    let emptied = taken.file.set_len(0);
+    if let (Err(error), Err(_)) = (emptied, taken.remove()) {
+        complain_of_remains(&taken.path, &error);
+    }
+}
+
+/// Removes what workers have spent. In the master.
+pub fn clear_spent() {
+    if let Some(taken) = TAKEN.with_borrow_mut(|taken| taken.take_if(|taken| taken.is_spent())) {
+        // An empty file does no harm.
+        let _ = taken.remove();
+    }
+}
+
 /// Writes the zone's channels and messages.
 pub fn save(path: &Path, zone: SharedZone) {
     match write(path, zone) {
-        Ok(Saved { channels, messages }) => log::cycle(
-            Level::Notice,
-            &format!(
-                "push: saved {messages} messages of {channels} channels to {}",
-                path.display()
-            ),
-        ),
+        Ok(Saved { channels, messages }) => {
+            // If no worker has ever run, it is all in the new one.
+            let _ = TAKEN.take().map(|taken| taken.remove());
+            log::cycle(
+                Level::Notice,
+                &format!(
+                    "push: saved {messages} messages of {channels} channels to {}",
+                    path.display()
+                ),
+            );
+        }
         Err(error) => log::cycle(
             Level::Error,
             &format!(
@@ -80,9 +142,14 @@ fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
 
 /// Takes channels and messages back into a new zone.
 pub fn restore(path: &Path, new: NewZone) {
-    // A start that is cut off leaves the snapshot under this name; the next one goes on with it.
+    // A start that ends before a worker runs leaves the snapshot under this name; the next one goes on with it.
     let taken = with_suffix(path, ".taken");
+    let is_spent = fs::symlink_metadata(&taken).is_ok_and(|file| file.is_file() && file.len() == 0);
+    if is_spent {
+        let _ = fs::remove_file(&taken);
+    }
     let found = match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_spent => return,
         Err(error) if error.kind() == io::ErrorKind::NotFound => (read(&taken), taken.as_path()),
         found => (found, path),
     };
@@ -111,18 +178,29 @@ pub fn restore(path: &Path, new: NewZone) {
         complain(path, &format!("cannot be renamed, which it must be: {error}"), "");
         return;
     }
+    let held = Taken::open(&taken);
     let (now, token) = (clock::now(), snapshot.token());
     let zone = new.continuing(token);
     let has_file = &mut |file: &[u8], len| spool::adopt(file, len, token);
     if let Some(restored) = zone.with(now, |zone| zone.restore(&snapshot, now, has_file)) {
         report(path, &restored);
     }
-    if let Err(error) = fs::remove_file(&taken) {
-        log::cycle(
-            Level::Error,
-            &format!("push: cannot remove {}, which has been restored: {error}", taken.display()),
-        );
+    match held {
+        Ok(held) => TAKEN.set(Some(held)),
+        // Workers could not empty it.
+        Err(_) => {
+            if let Err(error) = fs::remove_file(&taken) {
+                complain_of_remains(&taken, &error);
+            }
+        }
     }
+}
+
+fn complain_of_remains(path: &Path, error: &io::Error) {
+    log::cycle(
+        Level::Error,
+        &format!("push: cannot remove {}, which has been restored: {error}", path.display()),
+    );
 }
 
 /// All of a file, of which nobody knows what it is.

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use comet::config::Valued;
+use comet::config::{Settings, Valued};
 use comet::control::Pattern;
-use comet::message::Missed;
+use comet::message::{Missed, WrittenId};
 use comet::reply::Reply;
 use comet::subscriber::Refusal;
 use comet::transport::{
@@ -28,6 +28,8 @@ const MAX_MESSAGE: u64 = 64 << 20;
 const MAX_COMMAND: u64 = 64 << 10;
 /// Milliseconds within which clients come back after a shutdown.
 const RETRY_SPREAD: u64 = 1_000;
+/// Milliseconds after which browsers connect an EventSource again that nobody has told when: in most of them.
+const BROWSERS_RETRY: u64 = 3_000;
 
 /// Whether a request is a WebSocket handshake. A part of a page only shows the headers of the page's request.
 pub fn is_handshake(request: &Request) -> bool {
@@ -70,7 +72,10 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
     };
     match follow(request, &channels) {
         Ok((place, missed)) => {
-            let opening = format.opening(retry(settings.retry_ms), missed);
+            let mut opening = format.opening(retry(settings.retry_ms), missed);
+            if let Some(id) = place.told() {
+                opening.extend(format.place(WrittenId::Many(&id)));
+            }
             begin(request, format.head(missed), &opening, format, None, Some(place))
         }
         // An EventSource that is refused does not come back.
@@ -78,7 +83,7 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
             let mut body = format.opening(0, Missed::default());
             body.extend(format.end(match refusal {
                 Refusal::Exhausted => come_back_later(),
-                _ => come_back(),
+                _ => come_back(settings),
             }));
             request.close_afterwards();
             request.reply(format.head(Missed::default()).bytes(body))
@@ -245,8 +250,13 @@ pub fn boundary() -> Rc<str> {
 }
 
 /// The end of a stream that is to go on where it was, in another connection and after a moment.
-pub fn come_back() -> End {
-    End::Shutdown { retry: random_below(RETRY_SPREAD) }
+pub fn come_back(settings: &Settings) -> End {
+    let least = match settings.retry_ms {
+        // The next connection will not say another time, and a browser keeps the last one for good.
+        0 => BROWSERS_RETRY,
+        _ => 0,
+    };
+    End::Shutdown { retry: least + random_below(RETRY_SPREAD) }
 }
 
 /// The same where something is short, of which they would take the more the sooner they come.
@@ -257,8 +267,5 @@ pub fn come_back_later() -> End {
 /// How long a client is to wait before it connects again, in milliseconds: about `mean`, and not all the same, so that the
 /// clients of a worker that died do not come back at once.
 fn retry(mean: u64) -> u64 {
-    match mean {
-        0 => 0,
-        mean => mean / 2 + random_below(mean) + 1,
-    }
+    mean / 2 + random_below(mean)
 }

@@ -3,7 +3,7 @@
 use comet::channel_id::ChannelId;
 use comet::config::{Settings, Valued};
 use comet::faults;
-use comet::message::Position;
+use comet::message::{Missed, Position};
 use comet::poll::PollForm;
 use comet::reply::Reply;
 use comet::subscriber::{self as replies, Action, Refusal};
@@ -167,6 +167,14 @@ fn choose(request: &Request, wishes: &Wishes<'_>) -> Result<Transport, Unserved>
     transport::choose(allowed, &asked)
 }
 
+/// Whether the request gets a script (JSONP), or would if it could be served.
+pub fn is_script(request: &Request) -> bool {
+    request.method() == b"GET"
+        && request.is_for_subscribers()
+        && request.settings().transports.contains(Transport::Jsonp)
+        && choose(request, &Wishes::of(request)) == Ok(Transport::Jsonp)
+}
+
 /// What the replies to a poll look like.
 fn form_of(request: &Request, transport: Transport) -> PollForm {
     match transport {
@@ -209,7 +217,10 @@ fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status 
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
         Some(Err(Refusal::Closing)) => send_away(request),
-        Some(Err(refusal)) => tell(refusal.reply()),
+        Some(Err(refusal)) => tell(match form {
+            PollForm::Jsonp => refusal.explained(),
+            _ => refusal.reply(),
+        }),
         Some(Ok(Served::Messages(steps))) => {
             match Prepared::with_messages(form, &steps, settings) {
                 Ok(prepared) => request.send(prepared),
@@ -218,9 +229,10 @@ fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status 
                 Err(Unreadable::NotNow) => tell(Refusal::Exhausted.reply()),
             }
         }
-        Some(Ok(Served::Waiting(_))) if !hold => {
-            tell(replies::unmodified(wishes.since, wishes.tag))
-        }
+        Some(Ok(Served::Waiting(place))) if !hold => match place.told() {
+            Some(id) => request.send(Prepared::at_place(form, &id, Missed::default())),
+            None => tell(replies::unmodified(wishes.since, wishes.tag)),
+        },
         Some(Ok(Served::Waiting(place))) => match parking::park(request) {
             Some((parked, status)) => {
                 faults::point("parked");
@@ -267,9 +279,7 @@ pub fn ask_for_many<'a>(
     hold: bool,
 ) -> Result<Several<'a>, Reply> {
     let cursors = wishes.cursors(request, hold, ids.len())?;
-    // The order of the tags in a cursor: it stays good if the client names the same channels in another one.
-    let mut ids: Vec<_> = ids.iter().collect();
-    ids.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
+    let ids = in_order(ids);
     let subscriptions = ids.iter().zip(cursors.positions);
     Ok(Several {
         subscriptions: subscriptions
@@ -297,16 +307,43 @@ pub fn subscription<'a>(
     }
 }
 
-/// Has the client come back with the position that it came with, to another worker if this one leaves.
+/// Has the client come back with the position that it came with, to another worker if this one leaves. Who came for what
+/// is new gets the place of now, so that it comes back for the same.
 pub fn send_away(request: &Request) -> Status {
     request.close_afterwards();
     let wishes = Wishes::of(request);
-    let form = choose(request, &wishes)
-        .map_or(PollForm::default(), |transport| form_of(request, transport));
-    let reply = match channel::channels_of(request) {
+    let transport = choose(request, &wishes).ok();
+    let form = transport.map_or(PollForm::default(), |transport| form_of(request, transport));
+    let hold = transport != Some(Transport::IntervalPoll);
+    let channels = channel::channels_of(request);
+    let (positions, ids) = match &channels {
+        Ok(Channels::Many(ids)) => {
+            let cursors = wishes.cursors(request, hold, ids.len());
+            (cursors.map(|cursors| cursors.positions), in_order(ids))
+        }
+        Ok(Channels::One(id)) => (wishes.position(request, hold).map(|at| vec![at]), vec![id]),
+        Err(_) => (Ok(Vec::new()), Vec::new()),
+    };
+    let positions = positions.unwrap_or_default();
+    if let [Position::Newest, ..] = *positions {
+        if let Some(id) = worker::newest(&ids) {
+            return request.send(Prepared::at_place(form, &id, Missed::default()));
+        }
+    }
+    let reply = match (&channels, &*positions) {
         // Its cursor is as good in the headers as where it came from.
-        Ok(Channels::Many(_)) => replies::unmodified(wishes.since, wishes.tag),
-        _ => replies::released(wishes.position(request, true).unwrap_or(Position::Oldest)),
+        (Ok(Channels::Many(_)), _) | (_, [Position::Past(_)]) => {
+            replies::unmodified(wishes.since, wishes.tag)
+        }
+        (_, [position]) => replies::released(*position),
+        _ => replies::released(Position::Oldest),
     };
     request.send(Prepared::in_form(form, reply))
+}
+
+/// Channels in the order of the tags in a cursor: it stays good if the client names them in another one.
+fn in_order(ids: &[ChannelId]) -> Vec<&ChannelId> {
+    let mut ids: Vec<_> = ids.iter().collect();
+    ids.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
+    ids
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use comet::channel_id::ChannelId;
 use comet::config::Settings;
 use comet::outbox::Sent;
-use comet::publisher::{self as replies, PublishError};
+use comet::publisher as replies;
 use comet::reply::ReplyBody;
 use comet::websocket::{self, Decoder, Event, Opcode, Policy, Violation};
 use comet::zone::Content;
@@ -20,7 +20,7 @@ use crate::{publisher, worker};
 /// How long a client's messages are answered before others get their turn: some bytes may be many messages, each for many
 /// channels.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// Bytes that a client may have said of a message which is not complete, whatever others have.
+/// Bytes that a client may have said of messages which are not complete or not answered, whatever others have.
 const FAIR: u64 = 16 << 10;
 /// Bytes that others may hold so in this worker when a client goes beyond that.
 const MAX_HELD: u64 = 64 << 20;
@@ -28,7 +28,7 @@ const TOO_MANY: Violation =
     Violation { code: websocket::TRY_AGAIN_LATER, reason: "too many messages are not complete" };
 
 thread_local! {
-    /// Bytes that are held of messages which are not complete.
+    /// Bytes that are held of such messages.
     static HELD: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -57,6 +57,17 @@ pub struct Talk {
 struct Unanswered {
     events: VecDeque<Event>,
     violation: Option<Violation>,
+}
+
+impl Unanswered {
+    /// Bytes of messages.
+    fn held(&self) -> u64 {
+        let len = |event: &Event| match event {
+            Event::Message { data, .. } => data.len() as u64,
+            _ => 0,
+        };
+        self.events.iter().map(len).sum()
+    }
 }
 
 /// What becomes of what a client says.
@@ -103,13 +114,7 @@ impl Publisher {
             .collect();
         let published = match worker::publish(&publications) {
             Some(Ok(published)) => published,
-            Some(Err(error @ PublishError::Closing)) => {
-                return Err((websocket::SERVICE_RESTART, error.to_string()))
-            }
-            Some(Err(error @ PublishError::TooManyChannels)) => {
-                return Err((websocket::POLICY_VIOLATION, error.to_string()))
-            }
-            Some(Err(error)) => return Err((websocket::INTERNAL_ERROR, error.to_string())),
+            Some(Err(error)) => return Err((error.close_code(), error.to_string())),
             None => return Err((websocket::INTERNAL_ERROR, "The worker is stopping.".into())),
         };
         let names = ids.iter().map(ChannelId::name);
@@ -161,8 +166,8 @@ impl Talk {
         self.closing = true;
     }
 
-    /// Counts what is held of a message that is not complete. False if there is too much of that: connections cost little, so
-    /// that many of them could hold more than there is memory.
+    /// Counts what is held of messages that are not complete, or wait to be answered. False if there is too much of that:
+    /// connections cost little, so that many of them could hold more than there is memory.
     fn hold(&mut self, held: u64) -> bool {
         let others = HELD.get().saturating_sub(self.held);
         HELD.set(others.saturating_add(held));
@@ -197,6 +202,23 @@ impl Talk {
             }
         };
         unanswered.violation = unanswered.violation.or(read.err());
+        let (mut said, ending) = self.answer_in_time(stream, unanswered);
+        let left = self.unanswered.as_ref().map_or(0, |unanswered| unanswered.held());
+        if ending.is_none() && !self.hold(self.decoder.held() + left) {
+            self.unanswered = None;
+            self.hold(0);
+            said.extend(websocket::close(TOO_MANY.code, TOO_MANY.reason));
+            return (said, Some(Ending::Closing));
+        }
+        (said, ending)
+    }
+
+    /// Answers as much as there is time for, and keeps the rest.
+    fn answer_in_time(
+        &mut self,
+        stream: Parked,
+        mut unanswered: Unanswered,
+    ) -> (Vec<u8>, Option<Ending>) {
         let begin = Instant::now();
         let mut said = Vec::new();
         while let Some(event) = unanswered.events.pop_front() {

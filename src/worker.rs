@@ -8,16 +8,20 @@
 //! of the zone once, rendered once for each format, and then sent. A client whose connection is full gets nothing until
 //! it can take something again; then the worker looks into the log for it alone.
 
+mod outlook;
+mod reader;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use comet::channel_id::ChannelId;
 use comet::clock::Now;
 use comet::control::CommandError;
 use comet::faults;
-use comet::hub::{Hub, Key, Slice, Waiter};
-use comet::many::{Member, Stand, Standing, MAX_CHANNELS};
-use comet::message::{Cursor, Life, Missed};
+use comet::hub::{Hub, Key, Waiter};
+use comet::many::{self, Member, Stand, Standing, MAX_CHANNELS};
+use comet::message::{Cursor, Life, ManyId, MessageId, Missed};
 use comet::outbox::Sent;
 use comet::poll::PollForm;
 use comet::publisher::PublishError;
@@ -27,24 +31,25 @@ use comet::transport::{End, Format, Framing};
 use comet::wire::chunk::Chunk;
 use comet::wire::info::ChannelInfo;
 use comet::zone::{
-    self, ChannelRef, Followed, Mail, ManyAnswer, News, Next, Publication, Published, SlotRef,
-    Subscribed, Subscription, Zone,
+    ChannelRef, Followed, Mail, News, Publication, Published, SlotRef, Subscribed, Subscription,
+    Zone,
 };
 
-use crate::copies::{Copied, Copies, Unreadable};
+use self::reader::Reader;
+use crate::copies::{Copies, Unreadable};
 use crate::formats::{FormatId, Formats};
 use crate::leftovers::Leftovers;
 use crate::memory;
 use crate::nginx::clock::now;
-use crate::nginx::log::{self, Level};
+use crate::nginx::log::{self, Level, Topic};
 use crate::nginx::parking::{self, Answer, Ending, Parked};
 use crate::nginx::process;
 use crate::nginx::timer::Timer;
 use crate::nginx::wake::{self, Wake};
 use crate::nginx::zone::SharedZone;
 use crate::prepared::Prepared;
-use crate::press::{Label, Look, Press, Printed, Reached, Step};
-use crate::stream::{come_back, come_back_later};
+use crate::press::{Look, Press, Printed, Step};
+use crate::stream::come_back;
 
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
 /// who ask again at once do not queue up behind those who wait.
@@ -53,9 +58,6 @@ const SLICE: usize = 256;
 const TICK: u64 = 1_000;
 /// Subscribers whose memory is worth giving back when half of them have left.
 const CROWD: usize = 256;
-/// Messages that a stream gets at once, and their bytes: what is rendered together.
-const BATCH: usize = 32;
-const BATCH_BYTES: u64 = 64 << 10;
 /// At a shutdown, streams end in so many steps, of so many milliseconds: not all clients are to come back at once.
 const RELEASE_STEPS: usize = 50;
 const RELEASE_STEP: u64 = 20;
@@ -112,6 +114,8 @@ struct Seat {
     standing: Option<Rc<Standing>>,
     /// For a poll of one channel: it may have missed more than its place says.
     is_vague: bool,
+    /// For a poll: it has named no position, and would not begin here again ([`comet::message::Position::moves`]).
+    moves: bool,
 }
 
 /// The channels in which somebody is counted.
@@ -185,6 +189,17 @@ enum Delivery {
     End(End),
 }
 
+/// What the last one was told who has waited in vain, and where it stood: nearly all stand at the same place.
+type Farewells = Option<((ChannelRef, u64, PollForm), Rc<Prepared>)>;
+
+/// What a poll is told that has waited in vain, of where it goes on ([`Zone::place_of`]).
+fn farewell(form: PollForm, place: Option<(MessageId, Missed)>) -> Rc<Prepared> {
+    match place {
+        Some((id, missed)) => Prepared::at_place(form, &many::place([id]), missed),
+        None => Prepared::in_form(form, replies::gone()),
+    }
+}
+
 /// What was decided for some, in their order.
 type Deliveries = Vec<(Key, Seat, Delivery)>;
 
@@ -202,6 +217,10 @@ pub struct Place {
     cursor: Cursor,
     reign: u32,
     is_vague: bool,
+    /// It waits where it would not begin again ([`comet::message::Position::moves`]).
+    moves: bool,
+    /// Its cursor as an id, if that is so and it has one channel.
+    id: MessageId,
     /// Of a subscriber of several channels.
     many: Option<(Rc<[Member]>, Rc<Standing>)>,
 }
@@ -211,7 +230,16 @@ const NOWHERE: Cursor = Cursor { life: Life(0), seq: 0 };
 
 impl Place {
     fn one(channel: ChannelRef, cursor: Cursor, reign: u32) -> Self {
-        Place { channel, cursor, reign, is_vague: false, many: None }
+        let id = MessageId::default();
+        Place { channel, cursor, reign, is_vague: false, moves: false, id, many: None }
+    }
+
+    /// What a subscriber without a cursor is told to go on after; nothing where it would begin again anyway.
+    pub fn told(&self) -> Option<ManyId> {
+        self.moves.then(|| match &self.many {
+            Some((_, standing)) => standing.place(),
+            None => many::place([self.id]),
+        })
     }
 
     fn many(members: Rc<[Member]>, standing: Standing) -> Self {
@@ -255,7 +283,10 @@ pub fn start(zone: SharedZone) {
         leftovers: Leftovers::default(),
     };
     parking::start();
-    worker.join(now());
+    let now = now();
+    worker.join(now);
+    // What those before it have left, also where they do not live long enough to tick.
+    worker.sweep(now);
     worker.tick.set(TICK);
     WORKER.set(Some(worker));
     wake::listen(process::slot(), woken);
@@ -265,7 +296,9 @@ pub fn start(zone: SharedZone) {
 pub fn stop() {
     if let Some(worker) = WORKER.take() {
         parking::stop();
-        worker.part(now());
+        let now = now();
+        worker.part(now);
+        worker.zone.with(now, |zone| zone.take_last_news(now)).flatten().into_iter().for_each(tell);
     }
 }
 
@@ -279,6 +312,14 @@ pub fn publish(publications: &[Publication<'_>]) -> Option<Result<Vec<Published>
 pub fn info(id: &[u8]) -> Option<ChannelInfo> {
     let now = now();
     with(|worker| worker.zone.with(now, |zone| zone.info(id, now)))??
+}
+
+/// The cursor after which the next message of these channels comes.
+pub fn newest(ids: &[&ChannelId]) -> Option<ManyId> {
+    let now = now();
+    with(|worker| {
+        worker.zone.with(now, |zone| many::place(ids.iter().map(|id| zone.newest(id.as_bytes()))))
+    })?
 }
 
 /// Deletes a channel, and tells what there was.
@@ -316,26 +357,25 @@ pub fn subscribe(
         };
         let subscription = Subscription { hold: slot, ..subscription };
         let Worker { zone, copies, received, .. } = worker;
-        let is_rendered = form != PollForm::One;
         let answer = zone.with(now, |zone| loop {
             let next = match zone.subscribe(&subscription, now)? {
                 Subscribed::Message(next) => next,
                 Subscribed::Waiting { channel, cursor, reign, is_vague } => {
-                    let place = Place { is_vague, ..Place::one(channel, cursor, reign) };
-                    return Ok(Served::Waiting(place));
+                    let moves = subscription.position.moves();
+                    // Only who does not wait is told now.
+                    let id = match moves && !hold {
+                        true => zone.newest(subscription.id),
+                        false => MessageId::default(),
+                    };
+                    let place = Place::one(channel, cursor, reign);
+                    return Ok(Served::Waiting(Place { is_vague, moves, id, ..place }));
                 }
             };
-            let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
-                Ok(step) => vec![step],
-                Err(Unreadable::Gone) => continue,
+            match (Reader { zone, copies, received, now }).take_for_poll(&next, form) {
+                Ok(steps) => return Ok(Served::Messages(steps)),
+                Err(Unreadable::Gone) => {}
                 Err(Unreadable::NotNow) => return Err(Refusal::Exhausted),
-            };
-            if is_rendered {
-                let channel = zone.channel_of(&next);
-                let size = steps.iter().map(Step::len).sum();
-                take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
             }
-            return Ok(Served::Messages(steps));
         })?;
         worker.remove_received(now);
         Some(answer)
@@ -364,9 +404,8 @@ pub fn subscribe_to_many(
         }
         let Worker { zone, copies, received, slot, .. } = worker;
         let found = zone.with(now, |zone| {
-            let max = if form == PollForm::One { 1 } else { BATCH };
-            let rendered = form != PollForm::One;
-            let found = gather(zone, copies, received, &members, &standing, max, rendered, now);
+            let mut reader = Reader { zone, copies, received, now };
+            let found = reader.gather(&members, &standing, form != PollForm::One);
             let leaves = !found.steps.is_empty() || found.fails;
             if let Some(slot) = slot.filter(|_| hold && leaves) {
                 members.iter().for_each(|member| zone.leave(member.channel, slot, 1, now));
@@ -377,7 +416,10 @@ pub fn subscribe_to_many(
         Some(match found.steps.is_empty() {
             false => Ok(Served::Messages(found.steps)),
             true if found.fails => Err(Refusal::Exhausted),
-            true => Ok(Served::Waiting(Place::many(members, standing))),
+            true => {
+                let moves = subscriptions.iter().any(|one| one.position.moves());
+                Ok(Served::Waiting(Place { moves, ..Place::many(members, standing) }))
+            }
         })
     })?
 }
@@ -400,8 +442,9 @@ pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), 
         };
         let subscription = Subscription { hold: slot, ..subscription };
         let followed = worker.zone.with(now, |zone| zone.follow(&subscription, now))?;
-        Some(followed.map(|Followed { channel, cursor, reign, missed, .. }| {
-            (Place::one(channel, cursor, reign), missed)
+        let moves = subscription.position.moves();
+        Some(followed.map(|Followed { channel, cursor, reign, missed, id, waits, .. }| {
+            (Place { moves: moves && waits, id, ..Place::one(channel, cursor, reign) }, missed)
         }))
     })?
 }
@@ -416,7 +459,9 @@ pub fn follow_many(
         let places = worker.enter_all(subscriptions, true, now)?;
         Some(places.map(|places| {
             let (standing, missed) = Standing::told(&places);
-            (Place::many(members_of(&places, names), standing), missed)
+            let moves = subscriptions.iter().any(|one| one.position.moves())
+                && places.iter().all(|place| place.waits);
+            (Place { moves, ..Place::many(members_of(&places, names), standing) }, missed)
         }))
     })?
 }
@@ -659,16 +704,16 @@ fn send(key: Key, seat: &Seat, frames: &Rc<Chunk>) -> bool {
 
 /// Asks a silent client for a sign of life, or drops it if it has not answered the last time.
 fn ping(key: Key, seat: &Seat, flow: Flow) {
+    // With something on its way, the connection is being tested already, and what the client says is not read.
+    if flow.blocked {
+        return;
+    }
     if let Some(mut talk) = seat.parked.take_talk() {
         let is_alive = talk.ask();
         seat.parked.put_talk(talk);
         if !is_alive {
             return seat.parked.lose();
         }
-    }
-    // With something on its way, the connection is being tested already.
-    if flow.blocked {
-        return;
     }
     if let Some(frames) = with(|worker| worker.press.ping(&worker.formats, flow.format)).flatten() {
         send(key, seat, &frames);
@@ -713,12 +758,17 @@ fn release_all() {
             worker.hub.get(*key).is_some_and(|waiter| waiter.connection.flow.is_some())
         });
         worker.leaving = streams;
-        worker.take_off(&polls, now)
+        // While they are counted still, so that their channels are there.
+        let mut last = Farewells::default();
+        let waiters = polls.iter().filter_map(|key| worker.hub.get(*key));
+        let farewells: Vec<_> =
+            waiters.map(|waiter| worker.farewell(waiter, &mut last, now)).collect();
+        let send_away = |((key, waiter), farewell): ((Key, Waiter<Seat>), _)| {
+            (key, waiter.connection, Delivery::Answer(Answer::SentAway(farewell)))
+        };
+        worker.take_off(&polls, now).into_iter().zip(farewells).map(send_away).collect()
     });
-    let send_away = |(key, waiter): (Key, Waiter<Seat>)| {
-        (key, waiter.connection, Delivery::Answer(Answer::SentAway))
-    };
-    deliver(polls.into_iter().flatten().map(send_away).collect());
+    deliver(polls.unwrap_or_default());
     release();
 }
 
@@ -738,9 +788,30 @@ fn release() {
         }
         streams
     });
-    let end =
-        |(key, waiter): (Key, Waiter<Seat>)| (key, waiter.connection, Delivery::End(come_back()));
+    let end = |(key, waiter): (Key, Waiter<Seat>)| {
+        let reason = come_back(waiter.connection.parked.settings());
+        (key, waiter.connection, Delivery::End(reason))
+    };
     deliver(streams.into_iter().flatten().map(end).collect());
+}
+
+/// Writes to the error log what an operator should know.
+fn tell(News { evicted, recovered }: News) {
+    if evicted > 0 {
+        log::cycle(
+            Level::Error,
+            &format!(
+                "push: the shared memory zone is full: {evicted} messages went before their time; raise \
+                 push_shared_memory_size, or lower push_max_message_buffer_length or push_message_timeout"
+            ),
+        );
+    }
+    if recovered > 0 {
+        log::cycle(
+            Level::Notice,
+            "push: a process died while it changed the shared memory zone; the zone was put in order",
+        );
+    }
 }
 
 impl Worker {
@@ -749,7 +820,7 @@ impl Worker {
         self.slot = self.zone.with(now, |zone| zone.join(index, pid, now)).flatten();
         if self.slot.is_none() {
             log::cycle(
-                Level::Error,
+                Topic::Worker.level(Level::Error),
                 "push: the shared memory zone has no room for this worker; raise push_shared_memory_size",
             );
         }
@@ -760,22 +831,7 @@ impl Worker {
             zone.sweep(now, process::is_alive);
             zone.take_news(now)
         });
-        let Some(News { evicted, recovered }) = news.flatten() else { return };
-        if evicted > 0 {
-            log::cycle(
-                Level::Error,
-                &format!(
-                    "push: the shared memory zone is full: {evicted} messages went before their time; raise \
-                     push_shared_memory_size, or lower push_max_message_buffer_length or push_message_timeout"
-                ),
-            );
-        }
-        if recovered > 0 {
-            log::cycle(
-                Level::Notice,
-                "push: a process died while it changed the shared memory zone; the zone was put in order",
-            );
-        }
+        news.flatten().into_iter().for_each(tell);
     }
 
     fn part(&self, now: Now) {
@@ -825,9 +881,9 @@ impl Worker {
         deadline: u64,
         now: Now,
     ) -> Key {
-        let Place { channel, cursor, reign, is_vague, many } = place;
+        let Place { channel, cursor, reign, is_vague, moves, many, .. } = place;
         let (members, standing) = many.unzip();
-        let connection = Seat { parked, flow, form, standing, is_vague };
+        let connection = Seat { parked, flow, form, standing, is_vague, moves };
         let waiter =
             Waiter { channel, seq: cursor.seq, since: now.mono, reign, deadline, connection };
         let key = match members {
@@ -925,18 +981,16 @@ impl Worker {
         let served = zone.with(now, |zone| {
             // To look takes back what this worker was told; so that must be known, or others would think it has looked.
             let mail = zone.take_mail(slot);
+            let mut reader = Reader { zone, copies, received, now };
             let deliveries = match hub.members(slice.channel).cloned() {
                 Some(members) => {
                     let deliveries =
-                        decide_for_many(zone, hub, copies, received, &slice, &members, slot, now);
+                        outlook::decide_for_many(&mut reader, hub, &slice, &members, slot);
                     members.iter().for_each(|member| note(zone, hub, &mail, member.channel));
                     deliveries
                 }
                 None => {
-                    // Whatever is published from here on comes with a new hint.
-                    zone.look(slice.channel, slot);
-                    let (deliveries, left) = decide(zone, hub, copies, received, &slice, now);
-                    zone.leave(slice.channel, slot, left, now);
+                    let deliveries = outlook::decide(&mut reader, hub, &slice, slot);
                     note(zone, hub, &mail, slice.channel);
                     deliveries
                 }
@@ -993,8 +1047,10 @@ impl Worker {
         let waiter = self.hub.get(key)?;
         let (seat, since) = (waiter.connection.clone(), waiter.since);
         let Some(flow) = seat.flow else {
+            let farewell = self.farewell(self.hub.get(key)?, &mut Farewells::default(), now);
             self.take_off(&[key], now);
-            let answer = Answer::Reply(Prepared::in_form(seat.form, replies::timed_out()));
+            let timed_out = || Prepared::in_form(seat.form, replies::timed_out());
+            let answer = Answer::Reply(farewell.unwrap_or_else(timed_out));
             return Some((key, seat, Delivery::Answer(answer)));
         };
         let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?);
@@ -1011,6 +1067,31 @@ impl Worker {
             return Some((key, seat, Delivery::Lost));
         }
         (is_silent && rhythm.pings).then_some((key, seat, Delivery::Ping))
+    }
+
+    /// What a poll is told that ends without a message, if it has no cursor and would not begin here again: where it goes on.
+    fn farewell(
+        &self,
+        waiter: &Waiter<Seat>,
+        last: &mut Farewells,
+        now: Now,
+    ) -> Option<Rc<Prepared>> {
+        let Seat { form, moves, standing, .. } = &waiter.connection;
+        if !moves {
+            return None;
+        }
+        if let Some(standing) = standing {
+            return Some(Prepared::at_place(*form, &standing.place(), Missed::default()));
+        }
+        let place = (waiter.channel, waiter.seq, *form);
+        if let Some((_, prepared)) = last.as_ref().filter(|(known, _)| *known == place) {
+            return Some(Rc::clone(prepared));
+        }
+        let zone = &self.zone;
+        let found = zone.with(now, |zone| zone.place_of(waiter.channel, waiter.cursor(), now))?;
+        let prepared = farewell(*form, found);
+        *last = Some((place, Rc::clone(&prepared)));
+        Some(prepared)
     }
 
     /// Takes subscribers off the books.
@@ -1057,438 +1138,10 @@ impl Worker {
     }
 }
 
-/// What those at the same place in the log get.
-#[derive(Clone)]
-enum Outlook {
-    /// Nothing yet.
-    Nothing,
-    /// A poll's answer.
-    Answer(Answer),
-    /// A stream's messages, and whether there are more.
-    Messages(Rc<Look>, bool),
-    /// The end of a stream.
-    End(End),
-}
-
-/// Decides what a slice's subscribers get. Also tells how many of them leave.
-fn decide(
-    zone: &mut Zone<'_>,
-    hub: &mut Hub<Seat>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    slice: &Slice,
-    now: Now,
-) -> (Deliveries, u32) {
-    let mut deliveries = Vec::with_capacity(slice.keys.len());
-    let mut left = 0;
-    // Nearly all are at the same place: the log is asked once for all of them.
-    let mut last: Option<(_, Outlook)> = None;
-    for key in &slice.keys {
-        let Some(waiter) = hub.get(*key) else { continue };
-        let seat = waiter.connection.clone();
-        let stays = seat.flow.is_some();
-        if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
-            continue;
-        }
-        let place = (waiter.seq, waiter.reign, stays, seat.form, seat.is_vague);
-        let outlook = match &last {
-            Some((known, outlook)) if *known == place => outlook.clone(),
-            _ => {
-                let outlook = if stays {
-                    read_on(zone, copies, received, waiter, now)
-                } else {
-                    answer(zone, copies, received, waiter, now)
-                };
-                last = Some((place, outlook.clone()));
-                outlook
-            }
-        };
-        let delivery = match outlook {
-            Outlook::Nothing => continue,
-            Outlook::Messages(look, more) => {
-                reach(hub, *key, &look, more, now);
-                deliveries.push((*key, seat, Delivery::Messages(look)));
-                continue;
-            }
-            Outlook::Answer(answer) => Delivery::Answer(answer),
-            Outlook::End(end) => Delivery::End(end),
-        };
-        hub.remove(*key);
-        left += 1;
-        deliveries.push((*key, seat, delivery));
-    }
-    hub.pass(slice);
-    received.dedup();
-    (deliveries, left)
-}
-
-/// What a poll gets.
-fn answer(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    waiter: &Waiter<Seat>,
-    now: Now,
-) -> Outlook {
-    let seat = &waiter.connection;
-    let is_rendered = seat.form != PollForm::One;
-    let end = loop {
-        let mut next = match zone.next(waiter.channel, waiter.cursor(), waiter.reign, now) {
-            zone::Answer::UpToDate => return Outlook::Nothing,
-            zone::Answer::Message(next) => next,
-            zone::Answer::Conflict => break replies::conflict(),
-            zone::Answer::Gone => break replies::gone(),
-        };
-        next.missed.at_least |= seat.is_vague;
-        let mut steps = match take(zone, copies, received, &next, None, is_rendered, now) {
-            Ok(step) => vec![step],
-            Err(Unreadable::Gone) => continue,
-            Err(why) => return Outlook::Answer(unanswered(seat, why)),
-        };
-        if is_rendered {
-            let size = steps.iter().map(Step::len).sum();
-            let channel = waiter.channel;
-            take_more(zone, copies, received, channel, next.cursor, &mut steps, size, now);
-        }
-        return answer_with(seat, &steps);
-    };
-    Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, end)))
-}
-
-/// A poll's answer.
-fn answer_with(seat: &Seat, steps: &[Step]) -> Outlook {
-    let prepared = Prepared::with_messages(seat.form, steps, seat.parked.settings());
-    Outlook::Answer(match prepared {
-        Ok(prepared) => Answer::Reply(prepared),
-        Err(why) => unanswered(seat, why),
-    })
-}
-
-/// The answer to a poll whose message cannot be sent.
-fn unanswered(seat: &Seat, why: Unreadable) -> Answer {
-    match why {
-        // The client is to come back, and will be told what it has missed.
-        Unreadable::Gone => Answer::SentAway,
-        Unreadable::NotNow => {
-            Answer::Reply(Prepared::in_form(seat.form, Refusal::Exhausted.reply()))
-        }
-    }
-}
-
-/// Takes what there is after a poll's first message, as far as it goes into one reply.
-#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
-fn take_more(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    channel: ChannelRef,
-    mut cursor: Cursor,
-    steps: &mut Vec<Step>,
-    mut size: u64,
-    now: Now,
-) {
-    while steps.len() < BATCH && size < BATCH_BYTES {
-        // What ends a subscription comes with the next request.
-        let zone::Answer::Message(next) = zone.next(channel, cursor, 0, now) else { return };
-        let step = match take(zone, copies, received, &next, None, true, now) {
-            Ok(step) => step,
-            Err(Unreadable::Gone) => continue,
-            Err(Unreadable::NotNow) => return,
-        };
-        size += step.len();
-        cursor = next.cursor;
-        steps.push(step);
-    }
-}
-
-/// What a stream gets: some messages, or its end.
-fn read_on(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    waiter: &Waiter<Seat>,
-    now: Now,
-) -> Outlook {
-    let mut cursor = waiter.cursor();
-    let mut steps = Vec::new();
-    let mut bytes = 0;
-    let more = loop {
-        let end = match zone.next(waiter.channel, cursor, waiter.reign, now) {
-            zone::Answer::UpToDate => break false,
-            zone::Answer::Message(next) => {
-                match take(zone, copies, received, &next, None, true, now) {
-                    Ok(step) => {
-                        cursor = next.cursor;
-                        bytes += step.len();
-                        steps.push(step);
-                        if steps.len() == BATCH || bytes >= BATCH_BYTES {
-                            break true;
-                        }
-                        continue;
-                    }
-                    Err(Unreadable::Gone) => continue,
-                    Err(Unreadable::NotNow) => come_back_later(),
-                }
-            }
-            zone::Answer::Conflict => End::Conflict,
-            zone::Answer::Gone => End::Deleted,
-        };
-        // The end comes after what there was before it.
-        match steps.is_empty() {
-            true => return Outlook::End(end),
-            false => break true,
-        }
-    };
-    match steps.is_empty() {
-        true => Outlook::Nothing,
-        false => {
-            let place = Reached::Seq(cursor.seq);
-            Outlook::Messages(Rc::new(Look { steps, left: Vec::new(), place }), more)
-        }
-    }
-}
-
-/// Notes what a stream gets.
-fn reach(hub: &mut Hub<Seat>, key: Key, look: &Look, more: bool, now: Now) {
-    match &look.place {
-        Reached::Seq(seq) => hub.advance(key, *seq, now.mono),
-        Reached::Standing(standing) => {
-            hub.advance(key, 0, now.mono);
-            if let Some(seat) = hub.connection_mut(key) {
-                seat.standing = Some(Rc::clone(standing));
-            }
-        }
-    }
-    if more {
-        hub.fell_behind(key);
-    }
-}
-
-/// Decides what a slice's subscribers of several channels get, and takes those who leave off the zone's books.
-#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
-fn decide_for_many(
-    zone: &mut Zone<'_>,
-    hub: &mut Hub<Seat>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    slice: &Slice,
-    members: &Rc<[Member]>,
-    slot: SlotRef,
-    now: Now,
-) -> Deliveries {
-    for member in members.iter() {
-        zone.look(member.channel, slot);
-    }
-    let mut deliveries = Vec::with_capacity(slice.keys.len());
-    /// Who stands so and gets its messages in such a way gets this, and stands so afterwards.
-    type Known = (Rc<Standing>, (bool, PollForm), (Outlook, Rc<Standing>));
-    // Nearly all stand at the same places.
-    let mut last: Option<Known> = None;
-    for key in &slice.keys {
-        let Some(waiter) = hub.get(*key) else { continue };
-        let seat = waiter.connection.clone();
-        let Some(standing) = seat.standing.clone() else { continue };
-        if seat.flow.is_some_and(|flow| flow.blocked) {
-            continue;
-        }
-        let kind = (seat.flow.is_some(), seat.form);
-        let (outlook, come) = match &last {
-            Some((known, known_kind, (outlook, come)))
-                if *known_kind == kind && (Rc::ptr_eq(known, &standing) || *known == standing) =>
-            {
-                (outlook.clone(), Rc::clone(come))
-            }
-            _ => {
-                let (outlook, come) =
-                    look_into_many(zone, copies, received, members, &standing, &seat, now);
-                let come = Rc::new(come);
-                let of_known = (outlook.clone(), Rc::clone(&come));
-                last = Some((Rc::clone(&standing), kind, of_known));
-                (outlook, come)
-            }
-        };
-        // Channels that were deleted take only themselves out.
-        for ((member, before), after) in members.iter().zip(&standing.0).zip(&come.0) {
-            if after.has_left && !before.has_left {
-                zone.leave(member.channel, slot, 1, now);
-            }
-        }
-        let delivery = match outlook {
-            Outlook::Nothing => {
-                if let Some(seat) = hub.connection_mut(*key) {
-                    seat.standing = Some(come);
-                }
-                continue;
-            }
-            Outlook::Messages(look, more) => {
-                reach(hub, *key, &look, more, now);
-                deliveries.push((*key, seat, Delivery::Messages(look)));
-                continue;
-            }
-            Outlook::Answer(answer) => Delivery::Answer(answer),
-            Outlook::End(end) => Delivery::End(end),
-        };
-        hub.remove(*key);
-        let counted = Counted::Many(Rc::clone(members), come);
-        counted.each(|channel| zone.leave(channel, slot, 1, now));
-        deliveries.push((*key, seat, delivery));
-    }
-    hub.pass(slice);
-    received.dedup();
-    deliveries
-}
-
-/// What there is for a subscriber of several channels.
-struct Found {
-    steps: Vec<Step>,
-    /// The names of channels that were deleted.
-    left: Vec<Rc<[u8]>>,
-    /// How far it has come with that.
-    standing: Standing,
-    end: Option<End>,
-    /// There is a message that cannot be had now.
-    fails: bool,
-    /// There may be more.
-    more: bool,
-}
-
-/// Takes what there is in several channels, `max` messages at most.
-#[expect(clippy::too_many_arguments, reason = "the parts of a worker, which are borrowed apart")]
-fn gather(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    members: &[Member],
-    standing: &Standing,
-    max: usize,
-    is_rendered: bool,
-    now: Now,
-) -> Found {
-    let channels: Vec<_> = members.iter().map(|member| member.channel).collect();
-    let standing = standing.clone();
-    let (steps, left) = (Vec::new(), Vec::new());
-    let mut found = Found { steps, left, standing, end: None, fails: false, more: true };
-    let mut size = 0;
-    while found.steps.len() < max && size < BATCH_BYTES {
-        match zone.next_of_many(&channels, &found.standing, now) {
-            ManyAnswer::UpToDate => {
-                found.more = false;
-                break;
-            }
-            ManyAnswer::Message { from, next, standing } => {
-                let label = label(members, &standing, from);
-                let step = match take(zone, copies, received, &next, label, is_rendered, now) {
-                    Ok(step) => step,
-                    Err(Unreadable::Gone) => continue,
-                    Err(Unreadable::NotNow) => {
-                        found.fails = true;
-                        break;
-                    }
-                };
-                found.standing = standing;
-                size += step.len();
-                found.steps.push(step);
-            }
-            ManyAnswer::Conflict => {
-                found.end = Some(End::Conflict);
-                break;
-            }
-            ManyAnswer::Gone { from } => {
-                let rest = found.standing.without(from);
-                if rest.is_over() {
-                    found.end = Some(End::Deleted);
-                    // What comes before the end comes first: then the last channel is found to have gone again.
-                    if found.steps.is_empty() && found.left.is_empty() {
-                        found.standing = rest;
-                    }
-                    break;
-                }
-                found.standing = rest;
-                found.left.extend(members.get(from).map(|member| Rc::clone(&member.name)));
-            }
-        }
-    }
-    found
-}
-
-/// What a subscriber of several channels gets, and where it stands then.
-fn look_into_many(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    members: &[Member],
-    standing: &Standing,
-    seat: &Seat,
-    now: Now,
-) -> (Outlook, Standing) {
-    let stays = seat.flow.is_some();
-    let is_rendered = stays || seat.form != PollForm::One;
-    let max = if is_rendered { BATCH } else { 1 };
-    let Found { steps, left, standing, end, fails, more } =
-        gather(zone, copies, received, members, standing, max, is_rendered, now);
-    let end = end.or_else(|| fails.then(come_back_later));
-    if stays {
-        // The end comes after what there was before it.
-        if !(steps.is_empty() && left.is_empty()) {
-            let place = Reached::Standing(Rc::new(standing.clone()));
-            return (Outlook::Messages(Rc::new(Look { steps, left, place }), more), standing);
-        }
-        return (end.map_or(Outlook::Nothing, Outlook::End), standing);
-    }
-    let reply = match end {
-        _ if !steps.is_empty() => return (answer_with(seat, &steps), standing),
-        None => return (Outlook::Nothing, standing),
-        Some(_) if fails => {
-            return (Outlook::Answer(unanswered(seat, Unreadable::NotNow)), standing)
-        }
-        Some(End::Conflict) => replies::conflict(),
-        Some(_) => replies::gone(),
-    };
-    (Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, reply))), standing)
-}
-
-/// A message, copied out of the zone. `is_rendered` says whether more than that will be made of it.
-fn take(
-    zone: &mut Zone<'_>,
-    copies: &mut Copies,
-    received: &mut Vec<(ChannelRef, Cursor)>,
-    next: &Next,
-    label: Option<Label>,
-    is_rendered: bool,
-    now: Now,
-) -> Result<Step, Unreadable> {
-    let size = zone.size_of(next);
-    // Before it counts as received.
-    if is_rendered && !memory::has_room_to_render(size.here.saturating_add(size.in_file)) {
-        return Err(Unreadable::NotNow);
-    }
-    let copied = copies.get_or_make(next.cursor, || match memory::has_room(size.here) {
-        true => Ok(zone.copy(next)),
-        false => Err(Unreadable::NotNow),
-    });
-    if matches!(copied, Err(Unreadable::Gone)) {
-        // Found under the lock: nobody has removed it but somebody from outside, and it would be found again and again.
-        zone.lose(next, now);
-    }
-    let copied = copied?;
-    received.extend(to_be_received(zone.channel_of(next), &copied));
-    Ok(Step { missed: next.missed, copied, label })
-}
-
-/// What a message of the channel at place `from` is to a subscriber that stands so after it.
-fn label(members: &[Member], standing: &Standing, from: usize) -> Option<Label> {
-    let channel = Rc::clone(&members.get(from)?.name);
-    Some(Label { id: standing.id(from), channel })
-}
-
 fn members_of(places: &[Followed], names: &[&[u8]]) -> Rc<[Member]> {
     let member = |(place, name): (&Followed, &&[u8])| Member {
         channel: place.channel,
         name: (*name).into(),
     };
     places.iter().zip(names).map(member).collect()
-}
-
-fn to_be_received(channel: ChannelRef, copied: &Copied) -> Option<(ChannelRef, Cursor)> {
-    copied.message.delete_when_received.then_some((channel, copied.message.cursor))
 }

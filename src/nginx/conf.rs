@@ -40,6 +40,8 @@ pub(super) struct Location {
     pub values: AllValues,
     /// What holds for requests.
     pub settings: Settings,
+    /// Who may send this request may still not send a POST.
+    pub limits_post: bool,
 }
 
 pub(super) unsafe extern "C" fn create_main(cf: *mut ngx_conf_t) -> *mut c_void {
@@ -52,6 +54,7 @@ pub(super) unsafe extern "C" fn create_location(cf: *mut ngx_conf_t) -> *mut c_v
         said: LocationConf::default(),
         values: AllValues::default(),
         settings: Settings::default(),
+        limits_post: false,
     };
     // SAFETY: as in `create_main`.
     unsafe { pool::keep((*cf).pool, location).cast() }
@@ -66,8 +69,11 @@ pub(super) unsafe extern "C" fn merge_location(
     // has a reference to either.
     let (parent, child) = unsafe { (&*parent.cast::<Location>(), &mut *child.cast::<Location>()) };
     child.values.inherit(&parent.values);
-    // SAFETY: nginx is merging this block.
-    unsafe { directive::serve_limited(cf, parent.said.role) };
+    // SAFETY: nginx is merging this block, after the one around it.
+    unsafe {
+        directive::serve_limited(cf, parent.said.role);
+        child.limits_post = directive::limits_post(cf, parent.limits_post);
+    }
     match child.said.merge(&parent.said) {
         Ok(warnings) => {
             for warning in warnings {

@@ -7,7 +7,7 @@ use nginx_sys::{
     ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_module,
     ngx_str_t, ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1,
     NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF,
+    NGX_HTTP_POST, NGX_HTTP_SRV_CONF,
 };
 
 use super::conf::{self, CONF_ERROR, CONF_OK};
@@ -158,6 +158,21 @@ pub(super) unsafe fn serve_limited(cf: *mut ngx_conf_t, role: Option<Role>) {
         if let (Some(role), true) = (role, (*core).lmt_excpt() != 0 && (*core).handler.is_none()) {
             install(cf, role);
         }
+    }
+}
+
+/// Whether some may send other requests to the block that is being merged, but no POST (`limit_except`). nginx asks that of a
+/// location; an `if` in it takes the location's place when that has been asked already, and does not say so itself.
+///
+/// # Safety
+///
+/// As for [`serve_limited`]; `around` is what this says of the block around it.
+pub(super) unsafe fn limits_post(cf: *mut ngx_conf_t, around: bool) -> bool {
+    // SAFETY: as in `serve_limited`.
+    unsafe {
+        let core = core_of(cf);
+        let is_if = (*core).noname() != 0 && (*core).lmt_excpt() == 0;
+        (*core).limit_except & NGX_HTTP_POST != 0 || is_if && around
     }
 }
 

@@ -1,10 +1,11 @@
 //! Lines in nginx's error log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ptr;
 
 use nginx_sys::{
-    ngx_conf_log_error, ngx_conf_t, ngx_cycle, ngx_log_error_core, ngx_log_t, ngx_uint_t,
-    NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
+    ngx_conf_log_error, ngx_conf_t, ngx_cycle, ngx_cycle_t, ngx_log_error_core, ngx_log_t,
+    ngx_uint_t, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
 };
 
 use super::{clock, text};
@@ -64,6 +65,8 @@ pub enum Topic {
     Memory,
     /// Something is short of which clients are refused.
     Short,
+    /// There is no room for a worker.
+    Worker,
 }
 
 /// Milliseconds after which a worker tells of a topic again as something that an operator should know.
@@ -105,10 +108,30 @@ pub unsafe fn write(log: *mut ngx_log_t, level: Level, line: &str) {
     unsafe { ngx_log_error_core(level.number(), log, 0, c"%V".as_ptr(), &raw const line) };
 }
 
+thread_local! {
+    /// The cycle whose log is ours; none before the first one begins.
+    static NEWEST: Cell<*mut ngx_cycle_t> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Has [`cycle`] write to this cycle's log from now on. nginx itself names a new cycle only after `init_module`, and what is
+/// said there would go to the log of the one before.
+///
+/// # Safety
+///
+/// `newest` must be the cycle that `init_module` was called with.
+pub unsafe fn begin(newest: *mut ngx_cycle_t) {
+    NEWEST.set(newest);
+}
+
 /// Writes to the log of the cycle.
 pub fn cycle(level: Level, line: &str) {
-    // SAFETY: `ngx_cycle` is set before any module's code runs, and its log lives as long as the cycle.
-    unsafe { write((*ngx_cycle).log, level, line) };
+    // SAFETY: `ngx_cycle` is set before any module's code runs. A cycle that was begun is nginx's from then on, until the next
+    // one: `init_module` cannot refuse it any more. A cycle's log lives as long as the cycle.
+    unsafe {
+        let newest = NEWEST.get();
+        let cycle = if newest.is_null() { ngx_cycle.cast_const() } else { newest.cast_const() };
+        write((*cycle).log, level, line);
+    }
 }
 
 /// Writes about a configuration, with the file and line that nginx is reading.

@@ -139,7 +139,13 @@ unsafe fn used_in<'a>(cycle: *mut ngx_cycle_t) -> Option<&'a Main> {
 unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the new cycle; under `nginx -t` nothing is started.
     let (main, only_testing) = unsafe { (used_in(cycle), ngx_test_config != 0) };
-    let Some(main) = main.filter(|_| !only_testing) else { return OK };
+    if only_testing {
+        return OK;
+    }
+    // SAFETY: this is init_module.
+    unsafe { log::begin(cycle) };
+    snapshot::clear_spent();
+    let Some(main) = main else { return OK };
     #[cfg(feature = "faults")]
     // SAFETY: this is init_module.
     unsafe {
@@ -187,6 +193,7 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     if !process::serves_requests() {
         return OK;
     }
+    snapshot::spend();
     // SAFETY: nginx passes this worker's cycle, whose zones are mapped.
     let zone = unsafe {
         used_in(cycle).and_then(|main| zone::attach(main.zone?, main.said.max_channels()))
@@ -206,6 +213,7 @@ unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
 
 /// In the master (or the only process), when all workers have gone.
 unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
+    snapshot::clear_spent();
     // SAFETY: nginx passes the running cycle; its pool, zones and logs are still there (`ngx_master_process_exit`).
     let (path, zone) = unsafe {
         let Some(main) = used_in(cycle) else { return };

@@ -7,7 +7,7 @@
 use std::ptr;
 
 use comet::config::Valued;
-use comet::cors::{Policy, Verdict};
+use comet::cors::{self, Policy, Verdict};
 use nginx_sys::{
     ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_top_header_filter, ngx_int_t,
     ngx_list_part_t, ngx_table_elt_t, NGX_ERROR, NGX_OK,
@@ -15,6 +15,7 @@ use nginx_sys::{
 
 use super::request::Request;
 use super::text;
+use crate::subscriber;
 
 /// The filter after ours. Written by the master while it reads a configuration.
 static mut NEXT: ngx_http_output_header_filter_pt = None;
@@ -49,7 +50,12 @@ impl Request {
         if self.location().values.get(Valued::CorsOrigin).is_none() {
             return None;
         }
-        let origins = self.values(Valued::CorsOrigin);
+        // Any page may load a script, and mostly does so without saying where it is from: that it says so is no reason to
+        // refuse it, nor may the browser keep from it what it gets.
+        let origins = match subscriber::is_script(self) {
+            true => vec![cors::ANY],
+            false => self.values(Valued::CorsOrigin),
+        };
         let policy = Policy { origins, credentials: self.settings().cors_credentials };
         let origin = match self.headers("Origin").as_slice() {
             [] => None,

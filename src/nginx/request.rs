@@ -14,7 +14,7 @@ use nginx_sys::{
     ngx_http_handler_pt, ngx_http_output_filter, ngx_http_read_client_request_body,
     ngx_http_request_t, ngx_http_send_header, ngx_http_send_special, ngx_int_t, ngx_list_part_t,
     ngx_list_push, ngx_pcalloc, ngx_str_t, ngx_table_elt_t, ngx_tcp_nodelay, ngx_uint_t, off_t,
-    NGX_AGAIN, NGX_DONE, NGX_ERROR, NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_POST,
+    NGX_AGAIN, NGX_DONE, NGX_ERROR, NGX_HTTP_FLUSH, NGX_HTTP_INTERNAL_SERVER_ERROR,
     NGX_HTTP_SPECIAL_RESPONSE, NGX_HTTP_VERSION_11, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
@@ -24,7 +24,11 @@ use super::module::ngx_http_push_module;
 use super::{pool, socket, text};
 use crate::copies::Copied;
 use crate::prepared::Prepared;
-use crate::{publisher, subscriber};
+use crate::stream::Role;
+use crate::{publisher, stream, subscriber};
+
+/// Seconds of silence after which the kernel asks whether a stream's client is there, where there are no pings.
+const NO_PINGS: u64 = 7200;
 
 /// What a content handler tells nginx: a code of nginx's, or an HTTP status for nginx's own error page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +126,11 @@ impl Request {
         self.is_served_by(pubsub_handler())
     }
 
+    /// Whether the location that serves this request is a subscriber location, whatever else it is.
+    pub fn is_for_subscribers(&self) -> bool {
+        self.is_served_by(subscriber_handler()) || self.is_pubsub()
+    }
+
     /// Whether the location that serves this request is one of ours.
     pub(super) fn is_ours(&self) -> bool {
         [publisher_handler(), subscriber_handler(), pubsub_handler()]
@@ -184,7 +193,7 @@ impl Request {
     /// Whether somebody who may send this request may send a POST as well, as far as the location's methods go
     /// (`limit_except`).
     pub fn may_post(&self) -> bool {
-        self.core_location().limit_except & NGX_HTTP_POST == 0
+        !self.location().limits_post
     }
 
     /// The values of a directive that may contain variables.
@@ -295,6 +304,17 @@ impl Request {
     pub fn subscribe_after_body(&self) -> Status {
         unsafe extern "C" fn then(request: *mut ngx_http_request_t) {
             let status = subscriber::subscribe(&Request(request));
+            // SAFETY: as in `publish_body`.
+            unsafe { ngx_http_finalize_request(request, status.0) };
+        }
+        self.read_body(then)
+    }
+
+    /// Reads and ignores the whole body, then opens a WebSocket for a publisher: what nginx skips later, it would take from the
+    /// WebSocket's frames.
+    pub fn open_websocket_after_body(&self) -> Status {
+        unsafe extern "C" fn then(request: *mut ngx_http_request_t) {
+            let status = stream::open_websocket(&Request(request), Role::Publisher);
             // SAFETY: as in `publish_body`.
             unsafe { ngx_http_finalize_request(request, status.0) };
         }
@@ -422,25 +442,30 @@ impl Request {
     }
 
     /// Has the kernel send at once, and ask whether the client is there where nothing is sent: a stream without pings may have
-    /// nothing to send for hours, and nobody would notice. (Where something was sent, `Parked::is_heard` tells.)
+    /// nothing to send for hours, and nobody would notice. (Where something was sent, `Parked::is_heard` tells.) But not where
+    /// `listen` says when.
     fn prepare_connection(&self) {
         let core = self.core_location();
         // SAFETY: a living request has a connection.
         let connection = unsafe { (*self.0).connection };
         // SAFETY: as above, an open one.
-        let descriptor = unsafe {
+        let (descriptor, is_decided) = unsafe {
             if core.tcp_nodelay != 0 {
                 ngx_tcp_nodelay(connection);
             }
-            (*connection).fd
+            ((*connection).fd, socket::is_keepalive_decided(connection))
         };
-        let idle = match self.settings().ping_interval_ms / 1000 {
-            0 => 7200,
-            seconds => seconds.min(7200) as libc::c_int,
-        };
+        if is_decided {
+            return;
+        }
+        let pings = self.settings().ping_interval_ms / 1000;
+        let idle = if pings == 0 { NO_PINGS } else { pings.min(NO_PINGS) };
         socket::set(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-        socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle);
-        socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle);
+        socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle as libc::c_int);
+        // Without pings nobody else asks: once the client is silent, the system's own interval is short.
+        if pings > 0 {
+            socket::set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, idle as libc::c_int);
+        }
     }
 
     fn is_http_1(&self) -> bool {

@@ -22,11 +22,9 @@ thread_local! {
 ///
 /// `connection` must be an open one.
 pub unsafe fn ask_now_and_then(connection: *const ngx_connection_t) {
-    // SAFETY: the caller's promise; a connection's listening socket, if it has one, lives as long as its cycle.
+    // SAFETY: the caller's promise.
     let (descriptor, number, is_decided) = unsafe {
-        let listening = (*connection).listening.as_ref();
-        let is_decided = listening.is_some_and(|listening| listening.keepalive() != 0);
-        ((*connection).fd, (*connection).number as usize, is_decided)
+        ((*connection).fd, (*connection).number as usize, is_keepalive_decided(connection))
     };
     let Ok(place) = usize::try_from(descriptor) else { return };
     let is_new = ASKED.with_borrow_mut(|asked| {
@@ -39,6 +37,17 @@ pub unsafe fn ask_now_and_then(connection: *const ngx_connection_t) {
         set(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
         set(descriptor, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, IDLE);
     }
+}
+
+/// Whether `listen` says when the kernel asks whether a client is there (`so_keepalive`).
+///
+/// # Safety
+///
+/// `connection` must be an open one.
+pub unsafe fn is_keepalive_decided(connection: *const ngx_connection_t) -> bool {
+    // SAFETY: the caller's promise; a connection's listening socket, if it has one, lives as long as its cycle.
+    let listening = unsafe { (*connection).listening.as_ref() };
+    listening.is_some_and(|listening| listening.keepalive() != 0)
 }
 
 /// Sets an option of a socket. What is no TCP socket does not know some, and that does no harm.

@@ -222,10 +222,17 @@ pub unsafe fn carry_over(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>)
     // SAFETY: the root of a zone that was just made and that no worker knows yet.
     unsafe { adopt_token(new.pool, old.token) };
     let now = clock::now();
-    let carried =
-        old.locked(now, |old| new.locked(now, |new| (new.carry_from(old, now), new.take_trash())));
+    let carried = old.locked(now, |old| {
+        new.locked(now, |new| {
+            let carried = new.carry_from(old, now);
+            // In the old one, time may have brought something too.
+            let trash = [old.take_trash(), new.take_trash()].concat();
+            (carried, trash, old.take_wake())
+        })
+    });
     match carried.flatten() {
-        Some((carried, trash)) => {
+        Some((carried, trash, wake)) => {
+            wake.into_iter().for_each(wake::signal);
             trash.iter().for_each(|path| spool::remove(path));
             report(&carried);
         }

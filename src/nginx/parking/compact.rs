@@ -303,7 +303,10 @@ unsafe fn is_streamable(r: *mut ngx_http_request_t) -> bool {
         // Without chunks a reply ends with its connection, unless it has become a WebSocket.
         let framed = (*r).chunked() != 0
             || (*r).headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS as ngx_uint_t;
-        sent && framed && (*r).limit_rate == 0 && (*r).headers_out.content_encoding.is_null()
+        sent && framed
+            && (*r).limit_rate == 0
+            && (*r).headers_out.content_encoding.is_null()
+            && (*r).expect_trailers() == 0
     }
 }
 
@@ -403,6 +406,8 @@ impl Parked {
             (*read).handler = KEPT_HANDLER.get();
             (*(*c).write).handler = Some(ngx_http_empty_handler);
             (*c).recv = Some(replay);
+            // At the end of `worker_shutdown_timeout` too the log is to tell of the request.
+            (*c).set_close(0);
             (*read).set_ready(1);
             (*read).set_timedout(0);
             if (*(*c).write).timer_set() != 0 {

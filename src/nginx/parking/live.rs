@@ -4,34 +4,24 @@
 //! the connection does not take waits in the client's outbox, and nothing else is sent to it until that has gone.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use comet::config::Settings;
 use comet::hub::Key;
 use comet::outbox::{Frames, Outbox, Sent};
 use comet::wire::chunk::{self, Chunk};
 use nginx_sys::{
-    ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_event_t, ngx_handle_read_event,
-    ngx_handle_write_event, ngx_int_t, ngx_msec_t, ngx_post_event, ngx_posted_next_events,
+    ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_event_t, ngx_handle_write_event, ngx_int_t,
     NGX_AGAIN, NGX_OK,
 };
 
 use super::compact::{self, Awakening, Parked, Sleeper, State};
+use super::listen::{await_close, hang_up, listen, Talker};
 use super::Ending;
 use crate::nginx::conf::{core_location, Location};
 use crate::nginx::module::ngx_http_push_module;
 use crate::nginx::socket;
 use crate::talk::{self, Talk};
 use crate::worker;
-
-/// Bytes that are read from a client at once.
-const READ_SIZE: usize = 4096;
-/// How often that is done before others get their turn.
-const READS: usize = 8;
-/// And for how long: what a client says may be costly.
-const PATIENCE: Duration = Duration::from_millis(2);
-/// Milliseconds that a WebSocket client has to answer a close frame.
-const CLOSE_TIMEOUT: ngx_msec_t = 5_000;
 
 /// What a stream needs while something is on its way.
 #[derive(Debug, Default)]
@@ -58,14 +48,6 @@ impl Parked {
     /// Makes room for what is on its way.
     fn live_or_new<'a>(self) -> &'a mut Live {
         self.sleeper().live.get_or_insert_default()
-    }
-
-    fn ending(self) -> Option<Ending> {
-        self.live()?.ending
-    }
-
-    fn is_blocked(self) -> bool {
-        self.live().is_some_and(|live| !live.outbox.is_empty())
     }
 
     /// Under which key the worker knows it.
@@ -116,7 +98,7 @@ impl Parked {
         if !early.is_empty() && !talk::received(self.into(), &early) {
             return;
         }
-        if self.is_blocked() || self.ending().is_some() {
+        if self.is_held_up() || self.ending().is_some() {
             // It was told to end before it could be told anything.
             self.flush();
             return;
@@ -131,6 +113,10 @@ impl Parked {
     pub fn send(self, frames: &Rc<Chunk>) -> Sent {
         let sleeper = self.sleeper();
         let coded = sleeper.coded;
+        // A format may have nothing to say of an empty message; and sending nothing is an error to a connection.
+        if frames.payload().is_empty() {
+            return Sent::All;
+        }
         let bytes = if coded { frames.as_chunk() } else { frames.payload() };
         let sent = match sleeper.state {
             State::Falling => Some(0),
@@ -214,37 +200,6 @@ impl Parked {
         }
     }
 
-    /// Everything has been sent.
-    fn finish(self, ending: Ending) -> Sent {
-        let connection = self.sleeper().connection;
-        // SAFETY: an open connection of ours; the sleeper is not used after it was woken.
-        unsafe {
-            match ending {
-                Ending::Complete => self.wake(Awakening::Ended { keep: true }),
-                Ending::Closed => self.wake(Awakening::Ended { keep: false }),
-                Ending::Cut => self.wake(Awakening::ClientGone),
-                Ending::Closing => {
-                    // The client is to see our close frame before the connection goes: it closes first.
-                    if (*(*connection).write).timer_set() != 0 {
-                        ngx_del_timer((*connection).write);
-                    }
-                    if (*(*connection).read).timer_set() == 0 {
-                        ngx_add_timer((*connection).read, CLOSE_TIMEOUT);
-                    }
-                    return Sent::All;
-                }
-            }
-        }
-        Sent::Broken
-    }
-
-    /// The connection has failed, or the client has gone.
-    pub fn lose(self) -> Sent {
-        // SAFETY: the sleeper lives, and is not used afterwards.
-        unsafe { compact::leave(self) };
-        Sent::Broken
-    }
-
     /// Reads what the client has sent.
     fn read(self) {
         let sleeper = self.sleeper();
@@ -256,72 +211,50 @@ impl Parked {
             }
             return;
         }
-        let mut buffer = [0; READ_SIZE];
-        let begin = Instant::now();
-        for _ in 0..READS {
-            // A client that does not take its replies is not read either.
-            if self.is_blocked() && self.ending().is_none() {
-                // SAFETY: an open connection of ours.
-                if unsafe { !compact::hush(connection) } {
-                    self.lose();
-                }
-                return;
-            }
-            if self.sleeper().talk.as_ref().is_some_and(|talk| talk.has_more()) {
-                if !talk::received(self.into(), &[]) {
-                    return;
-                }
-                if begin.elapsed() > PATIENCE {
-                    break;
-                }
-                continue;
-            }
-            // SAFETY: an open connection of ours, and a buffer of this size.
-            let len = unsafe {
-                let Some(recv) = (*connection).recv else { return };
-                recv(connection, buffer.as_mut_ptr(), READ_SIZE)
-            };
-            if len == NGX_AGAIN as isize {
-                // SAFETY: as above.
-                if unsafe { ngx_handle_read_event((*connection).read, 0) } != NGX_OK as ngx_int_t {
-                    self.lose();
-                }
-                return;
-            }
-            let Some(bytes) = usize::try_from(len).ok().and_then(|len| buffer.get(..len)) else {
-                self.lose();
-                return;
-            };
-            if bytes.is_empty() {
-                self.hang_up();
-                return;
-            }
-            if !talk::received(self.into(), bytes) {
-                return;
-            }
-            if begin.elapsed() > PATIENCE {
-                break;
-            }
-        }
-        // SAFETY: the read event of an open connection; closing it takes it out of the queue.
-        unsafe { ngx_post_event((*connection).read, &raw mut ngx_posted_next_events) };
-    }
-
-    /// The client has closed its side.
-    fn hang_up(self) {
-        match self.ending() {
-            Some(Ending::Closing | Ending::Closed) => {
-                self.finish(Ending::Closed);
-            }
-            _ => {
-                self.lose();
-            }
-        }
+        // SAFETY: an open connection of ours.
+        unsafe { listen(self, connection) };
     }
 
     /// The client has answered our close frame.
     pub fn closed(self) {
         self.finish(Ending::Closed);
+    }
+}
+
+impl Talker for Parked {
+    fn is_held_up(self) -> bool {
+        self.live().is_some_and(|live| !live.outbox.is_empty())
+    }
+
+    fn ending(self) -> Option<Ending> {
+        self.live()?.ending
+    }
+
+    fn talk<'a>(self) -> Option<&'a mut Talk> {
+        self.sleeper().talk.as_deref_mut()
+    }
+
+    fn finish(self, ending: Ending) -> Sent {
+        let connection = self.sleeper().connection;
+        // SAFETY: an open connection of ours; the sleeper is not used after it was woken.
+        unsafe {
+            match ending {
+                Ending::Complete => self.wake(Awakening::Ended { keep: true }),
+                Ending::Closed => self.wake(Awakening::Ended { keep: false }),
+                Ending::Cut => self.wake(Awakening::ClientGone),
+                Ending::Closing => {
+                    await_close(connection);
+                    return Sent::All;
+                }
+            }
+        }
+        Sent::Broken
+    }
+
+    fn lose(self) -> Sent {
+        // SAFETY: the sleeper lives, and is not used afterwards.
+        unsafe { compact::leave(self) };
+        Sent::Broken
     }
 }
 
@@ -360,7 +293,7 @@ pub(super) unsafe extern "C" fn can_read(read: *mut ngx_event_t) {
         (stream_of(read), (*read).timedout() != 0, (*c).close() != 0)
     };
     match stream {
-        Some(stream) if late => stream.hang_up(),
+        Some(stream) if late => hang_up(stream),
         Some(stream) if close => {
             stream.lose();
         }
@@ -375,12 +308,17 @@ pub(super) unsafe extern "C" fn can_write(write: *mut ngx_event_t) {
     let Some(stream) = (unsafe { stream_of(write) }) else { return };
     // SAFETY: as above. Some event methods would tell again and again that it does (`poll`, `select`), unless asked not to.
     if unsafe {
-        (*write).timedout() != 0 || ngx_handle_write_event(write, 0) != NGX_OK as ngx_int_t
+        let is_late = (*write).timedout() != 0;
+        if is_late {
+            // For `reset_timedout_connection`.
+            (*(*write).data.cast::<ngx_connection_t>()).set_timedout(1);
+        }
+        is_late || ngx_handle_write_event(write, 0) != NGX_OK as ngx_int_t
     } {
         stream.lose();
         return;
     }
-    if !stream.is_blocked() || stream.flush() != Sent::All {
+    if !stream.is_held_up() || stream.flush() != Sent::All {
         return;
     }
     // SAFETY: as above; after `All`, the connection is still ours.

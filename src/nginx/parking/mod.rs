@@ -6,6 +6,7 @@
 
 mod blob;
 mod compact;
+mod listen;
 mod live;
 mod plain;
 mod snapshot;
@@ -19,6 +20,7 @@ use comet::hub::Key;
 use comet::outbox::Sent;
 use comet::wire::chunk::Chunk;
 
+use self::listen::Talker;
 use super::request::{Request, Status};
 use super::socket;
 use crate::prepared::Prepared;
@@ -64,15 +66,19 @@ impl From<compact::Parked> for Parked {
 pub enum Answer {
     /// A reply.
     Reply(Rc<Prepared>),
-    /// The client is sent away with the position that it came with, and its connection is closed.
-    SentAway,
+    /// The client is sent away, and its connection is closed: with this reply, or with the position that it came with.
+    SentAway(Option<Rc<Prepared>>),
 }
 
 impl Answer {
     fn send(self, request: &Request) -> Status {
         match self {
             Answer::Reply(prepared) => request.send(prepared),
-            Answer::SentAway => subscriber::send_away(request),
+            Answer::SentAway(Some(prepared)) => {
+                request.close_afterwards();
+                request.send(prepared)
+            }
+            Answer::SentAway(None) => subscriber::send_away(request),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use comet::config::Settings;
 use comet::hub::Key;
@@ -14,10 +13,11 @@ use nginx_sys::{
     ngx_handle_write_event, ngx_http_cleanup_add, ngx_http_finalize_request,
     ngx_http_output_filter, ngx_http_request_empty_handler, ngx_http_request_t,
     ngx_http_run_posted_requests, ngx_http_send_special, ngx_http_test_reading, ngx_int_t,
-    ngx_msec_t, ngx_post_event, ngx_posted_next_events, ngx_uint_t, NGX_AGAIN, NGX_ERROR,
+    ngx_post_event, ngx_posted_next_events, ngx_uint_t, NGX_AGAIN, NGX_ERROR,
     NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_LAST, NGX_HTTP_VERSION_20, NGX_OK,
 };
 
+use super::listen::{await_close, hang_up, listen, Talker};
 use super::live::Live;
 use super::{Answer, Ending, Request};
 use crate::nginx::conf::{core_location, Location};
@@ -25,15 +25,6 @@ use crate::nginx::module::ngx_http_push_module;
 use crate::nginx::socket;
 use crate::talk::{self, Talk};
 use crate::worker;
-
-/// Bytes that are read from a WebSocket client at once.
-const READ_SIZE: usize = 4096;
-/// How often that is done before others get their turn.
-const READS: usize = 8;
-/// And for how long: what a client says may be costly.
-const PATIENCE: Duration = Duration::from_millis(2);
-/// Milliseconds that a WebSocket client has to answer a close frame.
-const CLOSE_TIMEOUT: ngx_msec_t = 5_000;
 
 /// A suspended request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,7 +280,7 @@ impl Parked {
         if !rest.is_empty() {
             return self.send(&Rc::new(Chunk::new(&rest)));
         }
-        match self.live().and_then(|live| live.ending) {
+        match self.ending() {
             Some(ending) => self.finish(ending),
             None => Sent::All,
         }
@@ -344,7 +335,47 @@ impl Parked {
         }
     }
 
-    /// Everything has been sent.
+    /// The client has answered our close frame.
+    pub fn closed(self) {
+        self.finish(Ending::Closed);
+    }
+
+    /// Reads what a WebSocket client has sent.
+    fn read(self) {
+        // SAFETY: the connection of a living request, of HTTP/1.1, for others have no WebSockets.
+        let connection: *mut ngx_connection_t = unsafe { (*self.place().request).connection };
+        // SAFETY: as above.
+        let (late, close) =
+            unsafe { ((*(*connection).read).timedout() != 0, (*connection).close() != 0) };
+        if late {
+            return hang_up(self);
+        }
+        if close {
+            self.lose();
+            return;
+        }
+        let early = self.live().map(|live| std::mem::take(&mut live.early)).unwrap_or_default();
+        if !early.is_empty() && !talk::received(self.into(), &early) {
+            return;
+        }
+        // SAFETY: as above.
+        unsafe { listen(self, connection) };
+    }
+}
+
+impl Talker for Parked {
+    fn is_held_up(self) -> bool {
+        self.place().sending.is_some()
+    }
+
+    fn ending(self) -> Option<Ending> {
+        self.live()?.ending
+    }
+
+    fn talk<'a>(self) -> Option<&'a mut Talk> {
+        self.place().talk.as_deref_mut()
+    }
+
     fn finish(self, ending: Ending) -> Sent {
         let r = self.place().request;
         match ending {
@@ -362,114 +393,19 @@ impl Parked {
                 self.finalize(NGX_OK as ngx_int_t);
             }
             Ending::Closing => {
-                // SAFETY: the connection of a living request. The client closes first, so that it sees our close frame.
-                unsafe {
-                    let c = (*r).connection;
-                    if (*(*c).write).timer_set() != 0 {
-                        ngx_del_timer((*c).write);
-                    }
-                    if (*(*c).read).timer_set() == 0 {
-                        ngx_add_timer((*c).read, CLOSE_TIMEOUT);
-                    }
-                }
+                // SAFETY: the connection of a living request.
+                unsafe { await_close((*r).connection) };
                 return Sent::All;
             }
         }
         Sent::Broken
     }
 
-    /// The connection has failed, or the client has gone.
-    pub fn lose(self) -> Sent {
+    fn lose(self) -> Sent {
         // SAFETY: a living request. Its cleanup tells the worker.
         unsafe { (*(*self.place().request).connection).set_error(1) };
         self.finalize(NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t);
         Sent::Broken
-    }
-
-    /// The client has answered our close frame.
-    pub fn closed(self) {
-        self.finish(Ending::Closed);
-    }
-
-    /// Reads what a WebSocket client has sent.
-    fn read(self) {
-        // SAFETY: the connection of a living request, of HTTP/1.1, for others have no WebSockets.
-        let connection: *mut ngx_connection_t = unsafe { (*self.place().request).connection };
-        // SAFETY: as above.
-        let (late, close) =
-            unsafe { ((*(*connection).read).timedout() != 0, (*connection).close() != 0) };
-        if late {
-            return self.hang_up();
-        }
-        if close {
-            self.lose();
-            return;
-        }
-        let early = self.live().map(|live| std::mem::take(&mut live.early)).unwrap_or_default();
-        if !early.is_empty() && !talk::received(self.into(), &early) {
-            return;
-        }
-        let mut buffer = [0; READ_SIZE];
-        let begin = Instant::now();
-        for _ in 0..READS {
-            // A client that does not take its replies is not read either.
-            let is_ending = self.live().is_some_and(|live| live.ending.is_some());
-            if self.place().sending.is_some() && !is_ending {
-                // SAFETY: an open connection. As with nginx's own handlers: `poll` and `select` would tell again and again.
-                if unsafe { ngx_handle_read_event((*connection).read, 0) } != NGX_OK as ngx_int_t {
-                    self.lose();
-                }
-                return;
-            }
-            if self.place().talk.as_ref().is_some_and(|talk| talk.has_more()) {
-                if !talk::received(self.into(), &[]) {
-                    return;
-                }
-                if begin.elapsed() > PATIENCE {
-                    break;
-                }
-                continue;
-            }
-            // SAFETY: an open connection, and a buffer of this size.
-            let len = unsafe {
-                let Some(recv) = (*connection).recv else { return };
-                recv(connection, buffer.as_mut_ptr(), READ_SIZE)
-            };
-            if len == NGX_AGAIN as isize {
-                // SAFETY: as above.
-                if unsafe { ngx_handle_read_event((*connection).read, 0) } != NGX_OK as ngx_int_t {
-                    self.lose();
-                }
-                return;
-            }
-            let Some(bytes) = usize::try_from(len).ok().and_then(|len| buffer.get(..len)) else {
-                self.lose();
-                return;
-            };
-            if bytes.is_empty() {
-                return self.hang_up();
-            }
-            if !talk::received(self.into(), bytes) {
-                return;
-            }
-            if begin.elapsed() > PATIENCE {
-                break;
-            }
-        }
-        // SAFETY: the read event of an open connection; closing it takes it out of the queue.
-        unsafe { ngx_post_event((*connection).read, &raw mut ngx_posted_next_events) };
-    }
-
-    /// The client has closed its side.
-    fn hang_up(self) {
-        match self.live().and_then(|live| live.ending) {
-            Some(Ending::Closing | Ending::Closed) => {
-                self.finish(Ending::Closed);
-            }
-            _ => {
-                self.lose();
-            }
-        }
     }
 }
 
@@ -531,6 +467,8 @@ unsafe extern "C" fn can_write(r: *mut ngx_http_request_t) {
     unsafe {
         if (*write).timedout() != 0 {
             if (*write).delayed() == 0 {
+                // For `reset_timedout_connection`.
+                (*(*r).connection).set_timedout(1);
                 stream.lose();
                 return;
             }

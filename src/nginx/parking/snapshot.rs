@@ -15,6 +15,7 @@ use nginx_sys::{
 };
 
 use super::blob::{Reader, Writer};
+use crate::nginx::request::{pubsub_handler, subscriber_handler, Request};
 use crate::nginx::text;
 
 const CONTENT_TYPE: &[u8] = b"Content-Type";
@@ -33,13 +34,15 @@ pub struct Snapshot {
     request_length: u32,
     method: u32,
     start_msec: u16,
-    /// [`KEEPALIVE`] and [`PIPELINE`].
+    /// [`KEEPALIVE`], [`PIPELINE`] and [`PUBSUB`].
     flags: u8,
     limit_req_status: u8,
 }
 
 const KEEPALIVE: u8 = 1;
 const PIPELINE: u8 = 2;
+/// The location publishes too.
+const PUBSUB: u8 = 4;
 
 impl Snapshot {
     /// Takes what a request knows.
@@ -66,7 +69,9 @@ impl Snapshot {
                 request_length: (*r).request_length as u32,
                 method: (*r).method as u32,
                 start_msec: (*r).start_msec as u16,
-                flags: flag((*r).keepalive(), KEEPALIVE) | flag((*r).pipeline(), PIPELINE),
+                flags: flag((*r).keepalive(), KEEPALIVE)
+                    | flag((*r).pipeline(), PIPELINE)
+                    | flag(Request(r).is_pubsub().into(), PUBSUB),
                 limit_req_status: (*r).limit_req_status() as u8,
             }
         }
@@ -104,6 +109,13 @@ impl Snapshot {
             restore_address(r, &mut reader);
             restore_reply(r, &mut reader);
             ngx_http_update_location_config(r);
+            // An `if` that has matched has none: its location had told nginx which before.
+            if (*r).content_handler.is_none() {
+                (*r).content_handler = match self.flags & PUBSUB {
+                    0 => subscriber_handler(),
+                    _ => pubsub_handler(),
+                };
+            }
             (*r).set_keepalive((self.flags & KEEPALIVE != 0).into());
             (*r).set_pipeline((self.flags & PIPELINE != 0).into());
             (*r).write_event_handler = Some(ngx_http_request_empty_handler);
