@@ -145,7 +145,7 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("push_min_message_buffer_length", &["number"], &["x", "''", "-1", "1k"]),
         ("push_max_message_buffer_length", &["number"], &["x", "''", "-1", "1.5"]),
         ("push_message_buffer_length", &["number"], &["x", "''", "-1", "99999999999999999999"]),
-        ("push_max_channel_id_length", &["number"], &["x", "''", "-1"]),
+        ("push_max_channel_id_length", &["number"], &["x", "''", "-1", "0"]),
         ("push_max_channel_subscribers", &["number"], &["x", "''", "-1"]),
         ("push_message_timeout", &["time"], &["x", "''", "-1", "2x", "99999999999999999999y"]),
         ("push_subscriber_timeout", &["time"], &["x", "''", "-1s"]),

@@ -17,8 +17,10 @@ on_1_and_4_workers!(
     replies_that_nginx_makes_say_it_too,
     waiting_subscribers_get_each_their_own_origin,
     a_wait_that_ends_without_a_message_says_it_too,
+    a_wait_behind_an_if_says_it_too,
     streams_and_websockets_say_it_in_their_heads,
     other_origins_are_refused_everything,
+    scripts_are_for_every_page,
     programs_and_the_sites_own_pages_pass,
     a_browser_that_asks_is_told_what_it_may_send,
     values_may_be_many_and_have_wildcards_and_variables,
@@ -48,6 +50,8 @@ fn config(workers: usize) -> Config {
          location = /iframe { push_subscriber iframe; }
          location = /multipart { push_subscriber multipart; }
          location = /socket { push_subscriber websocket; }
+         location /script { push_subscriber jsonp long-poll eventsource websocket;
+             location = /script/pub { push_publisher; } }
          location = /short { push_subscriber; push_subscriber_timeout 1s; }
          location = /first { push_subscriber; push_subscriber_concurrency first; }
          location = /full { push_subscriber; push_max_channel_subscribers 1; }
@@ -234,6 +238,37 @@ fn a_wait_that_ends_without_a_message_says_it_too(workers: usize) {
     }
 }
 
+fn a_wait_behind_an_if_says_it_too(workers: usize) {
+    for park in ["compact", "plain"] {
+        let nginx = Nginx::start(
+            Config::push(workers)
+                .http(&format!(
+                    "push_park {park}; push_cors_origin {APP}; push_channel_id $arg_id;"
+                ))
+                .server(
+                    "location = /if { push_subscriber; push_subscriber_timeout 1s;
+                         if ($arg_x) { add_header X-Seen $arg_x; } }
+                     location = /if-both { push_pubsub;
+                         if ($arg_x) { add_header X-Seen $arg_x; } }",
+                ),
+        );
+        for path in ["if", "if-both"] {
+            let request = from(APP, Request::get(&format!("/{path}?id={path}&x=1")));
+            let mut waiting = nginx.client();
+            nginx.park_request(&mut waiting, path, &request);
+            nginx.publish(path, "one").expect_status(201);
+            let late = waiting.response().expect_status(200);
+            let early = nginx.request(&request).expect_status(200);
+            for response in [late, early] {
+                expect_readable(&response, APP);
+                assert_eq!(response.header("X-Seen"), Some("1"));
+            }
+        }
+        let timed_out = nginx.request(&from(APP, Request::get("/if?id=none&x=1")));
+        expect_readable(&timed_out.expect_status(304), APP);
+    }
+}
+
 fn streams_and_websockets_say_it_in_their_heads(workers: usize) {
     for park in ["compact", "plain"] {
         let nginx = Nginx::start(config(workers).http(&format!("push_park {park};")));
@@ -299,6 +334,14 @@ fn other_origins_are_refused_everything(workers: usize) {
             Handshake::to("/streams?id=a").request(),
             Handshake::to("/both?id=a").request(),
             Handshake::to("/pub?id=a").request(),
+            // These are no scripts.
+            Request::get("/script?id=a"),
+            event_source::request("/script?id=a"),
+            Handshake::to("/script?id=a&callback=f").request(),
+            Request::post("/script?id=a&callback=f", "x=1"),
+            Request::new("OPTIONS", "/script?id=a&callback=f"),
+            Request::get("/sub?id=a&callback=f"),
+            Request::get("/script/pub?id=a&callback=f"),
         ] {
             let mut client = nginx.client();
             expect_refused(&client.request(&from(origin, request)));
@@ -307,6 +350,27 @@ fn other_origins_are_refused_everything(workers: usize) {
     }
     assert_eq!(nginx.queue("a"), ["one"]);
     assert!(nginx.error_log().contains("not in push_cors_origin"));
+}
+
+fn scripts_are_for_every_page(workers: usize) {
+    let target = "/script?id=a&callback=f";
+    let with_credentials = config(workers).http("push_cors_credentials on;");
+    for (config, named) in [(config(workers), "*"), (with_credentials, EVIL)] {
+        let nginx = Nginx::start(config);
+        let mut waiting = nginx.client();
+        waiting.send(&from(EVIL, Request::get(target)));
+        nginx.wait_for_subscribers("a", 1);
+        nginx.publish("a", "one").expect_status(201);
+        let at_once = nginx.request(&from(EVIL, Request::get(target)));
+        for response in [waiting.response(), at_once] {
+            let response = response.expect_status(200);
+            assert!(response.text().contains("\"data\":\"one\""), "{}", response.text());
+            expect_readable(&response, named);
+        }
+        let refused = nginx.request(&from(EVIL, Request::get("/script?callback=f")));
+        assert!(refused.text().starts_with("/**/f([{\"error\":404"), "{}", refused.text());
+        nginx.get(target).expect_status(200);
+    }
 }
 
 fn programs_and_the_sites_own_pages_pass(workers: usize) {

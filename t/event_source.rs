@@ -34,8 +34,10 @@ on_1_and_4_workers!(
     no_pings_come_where_they_are_turned_off,
     a_deletion_is_an_event_and_the_last,
     a_timeout_is_a_comment_and_the_last,
+    who_comes_for_what_is_new_has_an_id_at_once,
     a_conflict_is_an_event_and_the_last,
     a_shutdown_says_when_to_come_back,
+    a_shutdown_leaves_browsers_about_the_pause_that_they_have,
     http_1_0_gets_the_stream_without_chunks,
     a_client_that_wants_to_close_is_served,
     a_slow_request_head_makes_no_difference,
@@ -488,6 +490,30 @@ fn a_timeout_is_a_comment_and_the_last(workers: usize) {
     nginx.wait_for_subscribers("a", 0);
 }
 
+fn who_comes_for_what_is_new_has_an_id_at_once(workers: usize) {
+    let channels = Config::push(workers).http("push_channel_id_split_delimiter ',';");
+    let nginx = Nginx::start(channels.subscriber("push_first_message newest;"));
+    nginx.publish("a", "old");
+    for ids in ["a", "b", "a,b"] {
+        let mut source = open(&nginx, ids);
+        let mut opening = source.bytes_until("\n\n");
+        if !opening.contains("id: ") {
+            opening += &source.bytes_until("\n\n");
+        }
+        let (retry, id) = opening.split_once("\n\n").unwrap();
+        assert!(retry.starts_with("retry: ") && !retry.contains('\n'), "{opening}");
+        let id = id.strip_prefix("id: ").and_then(|id| id.strip_suffix("\n\n")).unwrap();
+        drop(source);
+        for channel in ids.split(',') {
+            nginx.publish(channel, format!("to {channel}"));
+        }
+        let mut source = open_after(&nginx, ids, id);
+        for channel in ids.split(',') {
+            assert_eq!(source.event().data, format!("to {channel}"));
+        }
+    }
+}
+
 fn a_conflict_is_an_event_and_the_last(workers: usize) {
     let nginx = start(workers, "push_subscriber_concurrency last;");
     let mut first = open(&nginx, "a");
@@ -513,6 +539,22 @@ fn a_shutdown_says_when_to_come_back(workers: usize) {
     for source in &mut sources {
         let value = retry(source);
         assert!(value <= 1000, "{value}");
+        values.insert(value);
+        assert_eq!(source.item(), Item::Comment(" shutdown".to_owned()));
+        assert_eq!(source.expect_end(), Ended::LastChunk);
+    }
+    assert!(values.len() > 5, "all would come back at once: {values:?}");
+}
+
+fn a_shutdown_leaves_browsers_about_the_pause_that_they_have(workers: usize) {
+    let nginx = start(workers, "push_eventsource_retry 0;");
+    let mut sources: Vec<EventSource> = (0..20).map(|_| open(&nginx, "a")).collect();
+    nginx.reload();
+    let mut values = HashSet::new();
+    for source in &mut sources {
+        assert_eq!(source.item(), Item::Comment(String::new()));
+        let value = retry(source);
+        assert!((3_000..=4_000).contains(&value), "{value}");
         values.insert(value);
         assert_eq!(source.item(), Item::Comment(" shutdown".to_owned()));
         assert_eq!(source.expect_end(), Ended::LastChunk);

@@ -26,6 +26,7 @@ on_1_and_4_workers!(
     descriptors_are_used_up,
     connections_are_used_up,
     a_full_zone_loses_nothing_in_silence,
+    what_a_full_zone_has_lost_is_told_to_the_last_message,
     a_zone_full_of_those_who_wait_refuses_until_they_go,
     a_full_disk_refuses_bodies_until_messages_go,
     a_disk_without_room_for_names_publishes_to_none,
@@ -290,6 +291,34 @@ fn a_full_zone_loses_nothing_in_silence(workers: usize) {
         let log = nginx.error_log();
         log.lines().any(|line| line.contains("[error]") && line.contains("zone is full"))
     });
+}
+
+/// Messages that went before their time, as the error log counts them.
+fn told_of(nginx: &Nginx) -> u64 {
+    let log = nginx.error_log();
+    let told = log.lines().filter_map(|line| line.split_once("zone is full: "));
+    told.map(|(_, text)| text.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+fn what_a_full_zone_has_lost_is_told_to_the_last_message(workers: usize) {
+    let mut nginx = Nginx::start(
+        config(workers)
+            .http("push_shared_memory_size 1m;")
+            .publisher("push_message_buffer_length 100000;"),
+    );
+    let mut client = nginx.client();
+    let mut publish = |count: usize| {
+        for _ in 0..count {
+            client.request(&Request::post(&publisher("a"), "x".repeat(2_000))).expect_status(202);
+        }
+    };
+    publish(1_000);
+    wait::until_true("a line about it", || told_of(&nginx) > 0);
+    // Within a minute of that line.
+    publish(100);
+    let left = nginx.messages("a");
+    nginx.stop(Signal::QUIT);
+    assert_eq!(told_of(&nginx), 1_100 - left);
 }
 
 fn a_zone_full_of_those_who_wait_refuses_until_they_go(workers: usize) {

@@ -577,6 +577,17 @@ fn one_cursor(cursor: &str) -> Option<(u64, u32)> {
     (time != 0).then_some((time, tag))
 }
 
+/// Whether it is a cursor of several channels.
+fn is_of_several(cursor: &str) -> bool {
+    let Some((_, tags)) = cursor.split_once(':') else { return false };
+    let is_number = |text: &str| text.parse::<u32>().is_ok_and(|tag| tag.to_string() == text);
+    let in_brackets = |tag: &str| tag.strip_prefix('[')?.strip_suffix(']').map(str::to_owned);
+    let is_marked = |tag: &str| tag == "-" || in_brackets(tag).is_some_and(|tag| is_number(&tag));
+    tags.contains(',')
+        && tags.split(',').all(|tag| is_marked(tag) || is_number(tag))
+        && tags.split(',').any(is_marked)
+}
+
 /// Publishes three messages to each of two channels. Returns the ids of the first channel's.
 fn publish_some(nginx: &Nginx) -> Vec<(u64, u32)> {
     for number in 0..3 {
@@ -607,11 +618,12 @@ fn every_cursor_has_a_defined_position(workers: usize) {
             match next {
                 None => assert_eq!(response.status, 304, "{cursor:?}"),
                 Some(next) => {
-                    assert_eq!(
-                        response.expect_status(200).text(),
-                        format!("a {next}"),
-                        "{cursor:?}"
-                    );
+                    let response = response.expect_status(200);
+                    assert_eq!(response.text(), format!("a {next}"), "{cursor:?}");
+                    if is_of_several(&cursor) {
+                        let missed = response.header("Push-Missed");
+                        assert_eq!(missed, Some("0;at-least"), "{cursor:?}");
+                    }
                 }
             }
         }
@@ -943,6 +955,11 @@ fn a_flood_of_subscribers_ends_at_the_limit(workers: usize) {
         })
         .collect();
     nginx.wait_for_subscribers("a", 10);
+    // Who comes when the message is there may get it, as those who waited have gone.
+    wait::until_true("490 refusals", || {
+        let log = nginx.access_log();
+        log.iter().filter(|line| !line.contains(" /pub")).count() >= 490
+    });
     expect_service(&nginx, "b");
     nginx.publish("a", "one").expect_status(201);
     let mut served = 0;
@@ -1114,6 +1131,20 @@ fn who_may_not_publish_changes_nothing(workers: usize) {
                 }
                 location = /look-both {
                     limit_except GET { deny all; } push_pubsub; push_channel_id $arg_id;
+                    if ($arg_x) { add_header X-Seen $arg_x; }
+                }
+                location = /look-if {
+                    limit_except GET { deny all; } push_publisher; push_channel_id $arg_id;
+                    if ($arg_x) { add_header X-Seen $arg_x; }
+                }
+                location = /some {
+                    limit_except GET { allow 127.0.0.1; deny all; }
+                    push_publisher; push_channel_id $arg_id;
+                    if ($arg_x) { add_header X-Seen $arg_x; }
+                }
+                location = /all-limited {
+                    limit_except OPTIONS { allow 127.0.0.1; deny all; }
+                    push_publisher; push_channel_id $arg_id;
                 }
                 location = /by-http { push_publisher http; push_channel_id $arg_id; }",
             ),
@@ -1126,10 +1157,22 @@ fn who_may_not_publish_changes_nothing(workers: usize) {
     let refused = nginx.request(&Handshake::to("/look?id=a").request()).expect_status(403);
     assert!(refused.text().contains("limit_except restricts POST"), "{}", refused.text());
     nginx.request(&Handshake::to("/by-http?id=a").request()).expect_status(403);
-    let mut both = Handshake::to("/look-both?id=a").open(nginx.port());
-    both.expect_text("one");
-    both.send_text("no");
-    both.expect_close(Some(1008));
+    // Whatever the client says that a condition asks for.
+    for x in ["", "&x=1"] {
+        let post = Request::post(&format!("/look-both?id=a{x}"), "no");
+        nginx.request(&post).expect_status(403);
+        let mut both = Handshake::to(&format!("/look-both?id=a{x}")).open(nginx.port());
+        both.expect_text("one");
+        both.send_text("no");
+        both.expect_close(Some(1008));
+        for path in ["look-if", "some"] {
+            let handshake = Handshake::to(&format!("/{path}?id=a{x}")).request();
+            nginx.request(&handshake).expect_status(403);
+        }
+    }
+    // Here, who may open it may send a POST too.
+    Handshake::to("/all-limited?id=other").open(nginx.port()).send_text("yes");
+    nginx.wait_for_messages("other", 1);
     for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for path in ["denied", "denied-both"] {
             let request = Request::new(method, &format!("/{path}?id=a")).body("no");

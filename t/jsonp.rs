@@ -129,7 +129,9 @@ fn ends_are_told_in_scripts(workers: usize) {
 
 fn refusals_are_told_in_scripts(workers: usize) {
     let nginx = start(workers, "push_authorized_channels_only on; push_first_message $arg_first;");
-    assert_eq!(objects(&nginx.get(&target("a", None))), [json!({"error": 403})]);
+    let reason = "The channel does not exist, and push_authorized_channels_only is on.";
+    let found = objects(&nginx.get(&target("a", None)));
+    assert_eq!(found, [json!({"error": 403, "reason": reason})]);
     let found = objects(&nginx.get(&target("", None)));
     assert_eq!(found, [json!({"error": 404, "reason": "No channel id provided."})]);
     let found = objects(&nginx.get(&(target("a", None) + "&first=x")));
@@ -137,6 +139,11 @@ fn refusals_are_told_in_scripts(workers: usize) {
     let nginx = start(workers, "push_subscriber_concurrency first;");
     let _first = wait_for_script(&nginx, "a", None);
     assert_eq!(objects(&nginx.get(&target("a", None))), [json!({"end": "conflict"})]);
+    let nginx = start(workers, "push_max_channel_subscribers 1;");
+    let _first = wait_for_script(&nginx, "a", None);
+    let reason = "The channel has as many subscribers as push_max_channel_subscribers allows.";
+    let found = objects(&nginx.get(&target("a", None)));
+    assert_eq!(found, [json!({"error": 403, "reason": reason})]);
 }
 
 fn gaps_are_told_in_scripts(workers: usize) {

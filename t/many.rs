@@ -4,6 +4,7 @@
 mod support;
 
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{json, Value};
 use support::event_source::EventSource;
@@ -11,13 +12,15 @@ use support::lines::{json_request, Lines};
 use support::push::{assert_same_bytes, pattern, publisher, subscriber};
 use support::streams::{self, End, Kind, News, Why};
 use support::websocket::Handshake;
-use support::{load, on_1_and_4_workers, wait, Config, Cursor, Nginx, Request};
+use support::{load, on_1_and_4_workers, wait, Config, Cursor, Nginx, Request, Response};
 
 on_1_and_4_workers!(
     polls_get_the_messages_of_all_channels_in_publishing_order,
     a_poll_waits_for_a_message_of_any_channel,
     polls_begin_anew_where_their_cursor_says,
     a_cursor_of_another_number_of_channels_is_told_of_a_gap,
+    a_cursor_of_several_channels_is_told_of_a_gap_in_one,
+    a_reload_sends_away_with_a_cursor_of_several_channels,
     a_cursor_is_good_for_the_same_channels_in_another_order,
     a_cursor_may_come_in_the_query,
     an_interval_poll_takes_several_channels_too,
@@ -153,6 +156,59 @@ fn a_cursor_of_another_number_of_channels_is_told_of_a_gap(workers: usize) {
     nginx.publish("a", "3");
     let response = nginx.poll("a,b", &cursor).expect_status(200);
     assert_eq!((response.text(), response.header("Push-Missed")), ("3", None));
+}
+
+fn a_cursor_of_several_channels_is_told_of_a_gap_in_one(workers: usize) {
+    let nginx = start(workers, "push_first_message newest;");
+    publish_all(&nginx, &[("a", "1"), ("b", "2"), ("a", "3")]);
+    let mut stream = Kind::EventSource.listen_after(nginx.port(), "a,b", "1:-,-");
+    stream.expect_message("1");
+    let id = stream.expect_message("2").unwrap();
+    let (time, tags) = id.split_once(':').unwrap();
+    let second = time.parse().unwrap();
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+    let target = subscriber("a");
+    let by_headers = |tag: &str| Cursor::new(&date, tag).apply(Request::get(&target));
+    let requests = [
+        by_headers(tags),
+        by_headers(&format!("\"{tags}\"")),
+        by_headers(&format!("W/\"{tags}\"")),
+        Request::get(&target).header("Last-Event-ID", &id),
+        Request::get(&format!("{target}&last_event_id={id}")),
+    ];
+    // What is of that second may have been seen: these wait for a later one, and then come too late.
+    let mut waiting = requests.each_ref().map(|request| {
+        let mut client = nginx.client();
+        client.send(request);
+        client
+    });
+    nginx.wait_for_subscribers("a", requests.len() as u64 + 1);
+    wait::until_second_after(second);
+    nginx.publish("a", "4").expect_status(201);
+    let waited: Vec<Response> = waiting.iter_mut().map(|client| client.response()).collect();
+    nginx.publish("a", "5");
+    let at_once = requests.iter().map(|request| nginx.request(request));
+    for reply in waited.into_iter().chain(at_once) {
+        let reply = reply.expect_status(200);
+        assert_eq!(reply.text(), "4");
+        assert_eq!(reply.header("Push-Missed"), Some("0;at-least"), "{}", reply.head);
+        // Told once.
+        let next = nginx.poll("a", &Cursor::after(&reply)).expect_status(200);
+        assert_eq!((next.text(), next.header("Push-Missed")), ("5", None));
+    }
+    let mut events = EventSource::open(nginx.port(), &format!("{target}&last_event_id={id}"));
+    let gap = events.event();
+    assert_eq!((gap.name.as_str(), gap.data.as_str()), ("gap", "{\"missed\":0,\"at_least\":true}"));
+    events.expect_message("4");
+}
+
+fn a_reload_sends_away_with_a_cursor_of_several_channels(workers: usize) {
+    let nginx = start(workers, "");
+    let cursor = Cursor::new("Fri, 20 Nov 2026 10:00:00 GMT", "[0],-");
+    let mut client = nginx.park_after("a", &cursor);
+    nginx.reload();
+    let reply = client.response().expect_status(304);
+    assert_eq!(Cursor::after(&reply), cursor);
 }
 
 fn a_cursor_is_good_for_the_same_channels_in_another_order(workers: usize) {

@@ -802,14 +802,23 @@ fn who_waits_is_asked_now_and_then_whether_it_is_there() {
             nginx.wait_for_subscribers("a", 0);
         }
     }
-    // The operator has the last word.
+    // The operator has the last word, for streams too.
     for (word, what) in [("so_keepalive=off", 0), ("so_keepalive=1000s::", 2)] {
-        let nginx = Nginx::start(Config::push(1).listen(word));
-        let client = nginx.park("a");
-        wait::until_true("what listen says", || {
-            let (found, when) = timer(&nginx, &client);
-            found == what && !(1..=30_000).contains(&when)
-        });
+        let streams = "location /es { push_subscriber eventsource; push_channel_id $arg_id;
+            push_ping_interval $ping; }";
+        for ping in ["0", "40m"] {
+            let streams = streams.replace("$ping", ping);
+            let nginx = Nginx::start(Config::push(1).listen(word).server(&streams));
+            let mut stream = nginx.client();
+            stream.send(&Request::get("/es?id=b"));
+            stream.head_response().expect_status(200);
+            for client in [nginx.park("a"), stream] {
+                wait::until_true("what listen says", || {
+                    let (found, when) = timer(&nginx, &client);
+                    found == what && (when == 0 || (90_000..=100_000).contains(&when))
+                });
+            }
+        }
     }
 }
 

@@ -582,3 +582,23 @@ fn a_worker_rests_also_if_it_is_told_of_bytes_again_and_again() {
         });
     }
 }
+
+#[test]
+fn a_stream_has_its_trailer() {
+    for park in ["compact", "plain"] {
+        let location = "location = /s { push_subscriber stream; push_channel_id $arg_id;
+            add_trailer X-End done; }";
+        let config = Config::push(1).http(&format!("push_park {park};"));
+        let nginx = Nginx::start(config.server(location));
+        let mut client = nginx.client();
+        client.send(&Request::get("/s?id=a"));
+        client.head_response().expect_status(200);
+        nginx.wait_for_subscribers("a", 1);
+        nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"\r\n\r\n") {
+            rest.extend(client.try_some().unwrap().expect("the connection stays"));
+        }
+        assert_eq!(String::from_utf8_lossy(&rest), "0\r\nX-End: done\r\n\r\n", "{park}");
+    }
+}

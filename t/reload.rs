@@ -5,9 +5,10 @@ mod support;
 
 use std::fs;
 use std::thread;
+use std::time::Duration;
 
 use support::push::{pattern, publisher, subscriber};
-use support::{load, on_1_and_4_workers, wait, Client, Config, Cursor, Nginx, Signal};
+use support::{load, on_1_and_4_workers, process, wait, Client, Config, Cursor, Nginx, Signal};
 
 on_1_and_4_workers!(
     a_reload_releases_held_requests_with_their_position,
@@ -18,6 +19,7 @@ on_1_and_4_workers!(
     nothing_is_lost_in_reloads_under_load,
     several_reloads_at_once_leave_nothing_behind,
     messages_survive_another_zone_size,
+    files_of_messages_that_expire_meanwhile_go_too,
     a_held_request_ends_when_the_zone_changes,
     a_reload_that_fails_changes_nothing,
     a_reload_that_removes_the_module_releases_everybody,
@@ -167,6 +169,28 @@ fn messages_survive_another_zone_size(workers: usize) {
     nginx.publish("a", "four");
     let response = nginx.poll("a", &Cursor::after(&before[2])).expect_status(200);
     assert_eq!(response.text(), "four");
+}
+
+fn files_of_messages_that_expire_meanwhile_go_too(workers: usize) {
+    let config = |size: &str| {
+        Config::push(workers)
+            .http(&format!("push_shared_memory_size {size}; client_max_body_size 8m;"))
+            .publisher("push_message_timeout 1s;")
+    };
+    let mut nginx = Nginx::start(config("8m"));
+    nginx.publish("a", pattern(4 << 20)).expect_status(202);
+    assert_eq!(nginx.spooled().len(), 1);
+    // Nobody notices that its time is over, before it is moved.
+    let old = nginx.workers();
+    old.iter().for_each(|worker| process::signal(*worker, Signal::STOP));
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(nginx.spooled().len(), 1);
+    nginx.reconfigure(config("9m"));
+    nginx.signal(Signal::HUP);
+    wait::until_true("the end of the file", || nginx.spooled().is_empty());
+    old.iter().for_each(|worker| process::signal(*worker, Signal::CONT));
+    nginx.wait_gone(&old);
+    nginx.get(&publisher("a"));
 }
 
 fn a_held_request_ends_when_the_zone_changes(workers: usize) {

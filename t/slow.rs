@@ -13,6 +13,8 @@ on_1_and_4_workers!(
     two_thousand_subscribers_come_and_vanish,
     half_a_request_changes_nothing,
     a_slow_publisher_is_waited_for,
+    a_stream_that_takes_nothing_can_be_reset,
+    a_stream_that_is_cut_off_is_logged,
 );
 
 /// A zone and a body buffer in which 5 MB are kept in memory.
@@ -136,4 +138,54 @@ fn a_slow_publisher_is_waited_for(workers: usize) {
     client.response().expect_status(201);
     assert_same_bytes(&waiting.response().expect_status(200).body, &pattern(200));
     wait::until_true("nobody waits", || nginx.subscribers("a") == 0);
+}
+
+/// A stream whose client takes nothing of a large message.
+fn stuck(nginx: &Nginx) -> Client {
+    let mut stuck = nginx.client();
+    stuck.send(&Request::get("/stuck?id=a"));
+    stuck.head_response().expect_status(200);
+    nginx.wait_for_subscribers("a", 1);
+    nginx.publish("a", pattern(16 << 20)).expect_status(201);
+    stuck
+}
+
+fn with_streams(workers: usize, text: &str) -> Config {
+    let location = format!(
+        "location /stuck {{ push_subscriber eventsource; push_channel_id $arg_id;
+             access_log @dir@/stuck.log; {text} }}"
+    );
+    Config::push(workers).http("client_max_body_size 0;").server(&location)
+}
+
+fn a_stream_that_takes_nothing_can_be_reset(workers: usize) {
+    for park in ["compact", "plain"] {
+        for (word, is_reset) in [("on", true), ("off", false)] {
+            let text =
+                format!("push_park {park}; send_timeout 1s; reset_timedout_connection {word};");
+            let nginx = Nginx::start(with_streams(workers, &text));
+            let mut stuck = stuck(&nginx);
+            nginx.wait_for_subscribers("a", 0);
+            let end = loop {
+                match stuck.try_some() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
+                    Err(error) => break error.kind() == std::io::ErrorKind::ConnectionReset,
+                }
+            };
+            assert_eq!(end, is_reset, "{park} {word}");
+        }
+    }
+}
+
+fn a_stream_that_is_cut_off_is_logged(workers: usize) {
+    for park in ["compact", "plain"] {
+        let config = with_streams(workers, &format!("push_park {park};"));
+        let mut nginx = Nginx::start(config.main("worker_shutdown_timeout 1s;"));
+        let _stuck = stuck(&nginx);
+        nginx.stop(rustix::process::Signal::QUIT);
+        let log = std::fs::read_to_string(nginx.dir().join("stuck.log")).unwrap();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("/stuck")).collect();
+        assert_eq!(lines.len(), 1, "{park}: {log}");
+    }
 }

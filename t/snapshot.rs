@@ -6,9 +6,11 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::pipe::{fcntl_setpipe_size, pipe_with, PipeFlags};
 use support::disk::Tiny;
 use support::event_source::EventSource;
 use support::nginx::binary;
@@ -26,6 +28,12 @@ on_1_and_4_workers!(
     many_restarts_leave_nothing_behind,
     a_snapshot_is_used_once,
     a_start_that_was_cut_off_is_made_good_by_the_next,
+    what_is_restored_is_told_in_the_log_of_the_configuration,
+    a_start_that_ends_before_its_workers_run_loses_nothing,
+    a_start_that_a_signal_ends_loses_nothing,
+    what_was_restored_stays_until_a_worker_runs,
+    nothing_is_left_once_workers_run,
+    workers_without_rights_leave_nothing_old,
     a_killed_worker_costs_the_snapshot_nothing,
     after_all_was_killed_nothing_old_comes_back,
     a_reload_restores_nothing,
@@ -65,6 +73,36 @@ fn names(nginx: &Nginx) -> Vec<String> {
     names
 }
 
+/// The same, once a worker has answered.
+fn names_while_serving(nginx: &Nginx) -> Vec<String> {
+    nginx.get("/worker").expect_status(200);
+    names(nginx)
+}
+
+/// A start that comes to nothing.
+fn starting(nginx: &Nginx) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("-p").arg(nginx.dir()).arg("-c").arg(nginx.dir().join("nginx.conf"));
+    command.arg("-e").arg(nginx.dir().join("error.log"));
+    // What a start that fails has taken, nginx leaves to the kernel.
+    command.env("ASAN_OPTIONS", "detect_odr_violation=0:detect_leaks=0");
+    command.stderr(Stdio::null());
+    command
+}
+
+/// Ends all processes as a crash does.
+fn kill_all(nginx: &Nginx) {
+    // The master first: it must start no successors.
+    let all = [vec![nginx.master()], nginx.workers()].concat();
+    for &pid in &all {
+        process::signal(pid, Signal::KILL);
+    }
+    // The port is in use until the last of them has gone, the master too.
+    nginx.wait_gone(&all);
+    // So that the next start is not taken for this one.
+    fs::remove_file(nginx.dir().join("nginx.pid")).unwrap();
+}
+
 fn messages_and_cursors_survive_a_restart(workers: usize) {
     let mut nginx = start(workers);
     let ids: Vec<String> = (0..20).map(|number| format!("channel-{number}")).collect();
@@ -81,7 +119,7 @@ fn messages_and_cursors_survive_a_restart(workers: usize) {
     assert!(nginx.error_log().contains("push: saved 60 messages of 20 channels to "));
     nginx.start_again();
     assert!(nginx.error_log().contains("push: restored 60 messages of 20 channels from "));
-    assert_eq!(names(&nginx), [""; 0]);
+    assert_eq!(names_while_serving(&nginx), [""; 0]);
     for (id, before) in ids.iter().zip(&before) {
         let after = nginx.poll_all(id);
         assert_eq!(after.len(), 3);
@@ -153,17 +191,7 @@ fn a_start_that_fails_leaves_the_snapshot_to_the_next() {
     nginx.publish("a", "one");
     nginx.stop(Signal::QUIT);
     let taken = TcpListener::bind(("127.0.0.1", nginx.port())).unwrap();
-    let status = Command::new(binary())
-        .arg("-p")
-        .arg(nginx.dir())
-        .arg("-c")
-        .arg(nginx.dir().join("nginx.conf"))
-        .arg("-e")
-        .arg(nginx.dir().join("error.log"))
-        .stderr(Stdio::null())
-        // What a start that fails has taken, nginx leaves to the kernel.
-        .env("ASAN_OPTIONS", "detect_odr_violation=0:detect_leaks=0")
-        .status();
+    let status = starting(&nginx).status();
     assert!(!status.unwrap().success());
     assert_eq!(names(&nginx), ["messages"]);
     drop(taken);
@@ -289,7 +317,7 @@ fn many_restarts_leave_nothing_behind(workers: usize) {
         assert!(id > last);
         last = id;
         nginx.restart(if round % 2 == 0 { Signal::QUIT } else { Signal::TERM });
-        assert_eq!(names(&nginx), [""; 0]);
+        assert_eq!(names_while_serving(&nginx), [""; 0]);
     }
     nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
 }
@@ -325,6 +353,179 @@ fn a_start_that_was_cut_off_is_made_good_by_the_next(workers: usize) {
     assert_eq!(names(&nginx), [""; 0]);
 }
 
+/// Publishes messages of all kinds, of which [`expect_stored`] knows.
+fn store(nginx: &Nginx) {
+    nginx.publish("a", "one");
+    nginx.publish("large", pattern(1 << 20));
+    nginx.publish("gone", "gone");
+    nginx.request(&Request::new("DELETE", &publisher("gone"))).expect_status(200);
+}
+
+fn expect_stored(nginx: &Nginx) {
+    assert_eq!(nginx.queue("a"), ["one"]);
+    assert_same_bytes(&nginx.poll_all("large")[0].body, &pattern(1 << 20));
+    nginx.get(&publisher("gone")).expect_status(404);
+}
+
+fn what_is_restored_is_told_in_the_log_of_the_configuration(workers: usize) {
+    let configured = config(workers).main("error_log @dir@/configured.log notice;");
+    let mut nginx = start(workers);
+    store(&nginx);
+    nginx.stop(Signal::QUIT);
+    nginx.reconfigure(configured);
+    nginx.start_again();
+    let log = fs::read_to_string(nginx.dir().join("configured.log")).unwrap();
+    assert!(log.contains("push: restored 2 messages"), "{log}");
+}
+
+fn a_start_that_ends_before_its_workers_run_loses_nothing(workers: usize) {
+    for config in [config(workers), config(workers).without_master()] {
+        let mut nginx = Nginx::start(config);
+        fs::create_dir(nginx.dir().join("state")).unwrap();
+        nginx.tolerate("nginx.pid");
+        store(&nginx);
+        nginx.stop(Signal::QUIT);
+        // nginx has restored the messages when it finds that it cannot write its pid.
+        let pid_file = nginx.dir().join("nginx.pid");
+        fs::create_dir(&pid_file).unwrap();
+        for round in 1..=3 {
+            assert!(!starting(&nginx).status().unwrap().success());
+            assert_eq!(nginx.error_log().matches("push: restored 2 messages").count(), round);
+            assert_eq!(names(&nginx), ["messages.taken"]);
+        }
+        fs::remove_dir(&pid_file).unwrap();
+        nginx.start_again();
+        expect_stored(&nginx);
+        assert_eq!(names(&nginx), [""; 0]);
+        nginx.restart(Signal::QUIT);
+        expect_stored(&nginx);
+    }
+}
+
+fn a_start_that_a_signal_ends_loses_nothing(workers: usize) {
+    let mut nginx = start(workers);
+    store(&nginx);
+    nginx.stop(Signal::QUIT);
+    nginx.reconfigure(config(workers).main("error_log stderr notice;"));
+    // nginx writes a line to its file, and then to a pipe that has room for two: the second line says that the messages are
+    // restored, and at its third nginx stands still, with no handlers for signals yet.
+    let (_pipe, stderr) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).unwrap();
+    fcntl_setpipe_size(&stderr, 2 * rustix::param::page_size()).unwrap();
+    let before = nginx.error_log().len();
+    let mut master = starting(&nginx).stderr(stderr).spawn().unwrap();
+    wait::until_true("the line after that of the messages", || {
+        let log = nginx.error_log().split_off(before);
+        log.split_once("push: restored").is_some_and(|(_, rest)| rest.lines().count() > 1)
+    });
+    // Others, such as QUIT, a shell may have told its children to ignore.
+    process::signal(i32::try_from(master.id()).unwrap(), Signal::TERM);
+    assert_eq!(master.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(names(&nginx), ["messages.taken"]);
+    nginx.reconfigure(config(workers));
+    nginx.start_again();
+    expect_stored(&nginx);
+    assert_eq!(names(&nginx), [""; 0]);
+}
+
+fn what_was_restored_stays_until_a_worker_runs(workers: usize) {
+    // A worker that finds no such directory ends, and the master starts no other.
+    let broken = config(workers).main("working_directory @dir@/none;");
+    let mut nginx = start(workers);
+    nginx.tolerate("chdir(");
+    nginx.tolerate("exited with fatal code 2");
+    nginx.tolerate("exited with code 2");
+    store(&nginx);
+    let mut rounds = 0;
+    for end in [Signal::KILL, Signal::TERM, Signal::HUP] {
+        nginx.stop(Signal::QUIT);
+        nginx.reconfigure(broken.clone());
+        let mut master = starting(&nginx).spawn().unwrap();
+        rounds += workers;
+        wait::until_true("the end of all workers", || {
+            nginx.error_log().matches("exited with fatal code 2").count() == rounds
+        });
+        assert_eq!(names(&nginx), ["messages.taken"]);
+        nginx.reconfigure(config(workers));
+        let pid = i32::try_from(master.id()).unwrap();
+        process::signal(pid, end);
+        if end == Signal::HUP {
+            expect_stored(&nginx);
+            assert_eq!(names(&nginx), [""; 0]);
+            process::signal(pid, Signal::QUIT);
+        }
+        master.wait().unwrap();
+        let left = if end == Signal::KILL { "messages.taken" } else { "messages" };
+        assert_eq!(names(&nginx), [left]);
+        nginx.start_again();
+        expect_stored(&nginx);
+        assert_eq!(names(&nginx), [""; 0]);
+    }
+}
+
+fn nothing_is_left_once_workers_run(workers: usize) {
+    for config in [config(workers), config(workers).daemon(), config(workers).without_master()] {
+        let mut nginx = Nginx::start(config);
+        fs::create_dir(nginx.dir().join("state")).unwrap();
+        store(&nginx);
+        nginx.restart(Signal::QUIT);
+        expect_stored(&nginx);
+        assert_eq!(names(&nginx), [""; 0]);
+        kill_all(&nginx);
+        nginx.start_again();
+        nginx.get(&publisher("a")).expect_status(404);
+        assert_eq!(names(&nginx), [""; 0]);
+    }
+}
+
+fn workers_without_rights_leave_nothing_old(workers: usize) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root has workers of another user");
+        return;
+    }
+    let mut nginx = Nginx::start(config(workers).main("user nobody root;"));
+    for name in ["", "state"] {
+        let path = nginx.dir().join(name);
+        let _ = fs::create_dir(&path);
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let expect_empty = |nginx: &Nginx| {
+        assert_eq!(names_while_serving(nginx), ["messages.taken"]);
+        assert_eq!(fs::metadata(nginx.dir().join("state/messages.taken")).unwrap().len(), 0);
+    };
+    store(&nginx);
+    nginx.stop(Signal::QUIT);
+    let saved = fs::read(snapshot(&nginx)).unwrap();
+    nginx.start_again();
+    expect_stored(&nginx);
+    expect_empty(&nginx);
+    // A successor does no harm.
+    nginx.kill_worker(nginx.workers()[0]);
+    expect_empty(&nginx);
+    let old = nginx.reload();
+    nginx.wait_gone(&old);
+    assert_eq!(names_while_serving(&nginx), [""; 0]);
+    nginx.restart(Signal::QUIT);
+    expect_empty(&nginx);
+    nginx.stop(Signal::TERM);
+    assert_eq!(names(&nginx), ["messages"]);
+    nginx.start_again();
+    expect_stored(&nginx);
+    expect_empty(&nginx);
+    kill_all(&nginx);
+    nginx.start_again();
+    nginx.get(&publisher("a")).expect_status(404);
+    assert_eq!(names(&nginx), [""; 0]);
+    nginx.stop(Signal::QUIT);
+    // A snapshot goes before, also one that is no good.
+    fs::write(snapshot(&nginx).with_extension("taken"), "").unwrap();
+    fs::write(snapshot(&nginx), &saved[1..]).unwrap();
+    nginx.start_again();
+    assert_eq!(names_while_serving(&nginx), ["messages.bad"]);
+    let log = nginx.error_log();
+    let mut errors = log.lines().filter(|line| line.contains("[error]"));
+    assert!(errors.all(|line| line.contains("is not a snapshot")), "{log}");
+}
+
 fn a_killed_worker_costs_the_snapshot_nothing(workers: usize) {
     let mut nginx = start(workers);
     nginx.publish("a", "one");
@@ -340,11 +541,7 @@ fn after_all_was_killed_nothing_old_comes_back(workers: usize) {
     nginx.publish("a", pattern(1 << 20));
     nginx.restart(Signal::QUIT);
     assert_eq!(nginx.messages("a"), 2);
-    let workers = nginx.workers();
-    for pid in [nginx.master()].into_iter().chain(workers.clone()) {
-        process::signal(pid, Signal::KILL);
-    }
-    nginx.wait_gone(&workers);
+    kill_all(&nginx);
     nginx.start_again();
     nginx.get(&publisher("a")).expect_status(404);
     // What was left on disk goes with the next that comes there.

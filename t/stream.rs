@@ -12,6 +12,7 @@ use support::{on_1_and_4_workers, Config, Cursor, Nginx, Request};
 on_1_and_4_workers!(
     a_plain_stream_is_the_messages_and_their_ends,
     the_separator_can_be_set,
+    nothing_at_all_is_a_message_too,
     a_plain_stream_carries_any_bytes,
     a_plain_stream_has_no_pings,
     what_a_plain_stream_misses_before_it_begins_is_in_its_head,
@@ -89,6 +90,23 @@ fn the_separator_can_be_set(workers: usize) {
             assert_eq!(stream.text(), body);
         }
     }
+}
+
+fn nothing_at_all_is_a_message_too(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers).server(
+        "location /stream { push_subscriber stream; push_channel_id $arg_id; push_stream_separator \"\"; }",
+    ));
+    let mut stream = nginx.client();
+    stream.send(&Request::get("/stream?id=a"));
+    stream.head_response().expect_status(200);
+    nginx.wait_for_subscribers("a", 1);
+    for _ in 0..3 {
+        nginx.publish("a", "").expect_status(201);
+    }
+    nginx.publish("a", "one").expect_status(201);
+    assert_eq!(stream.try_chunk().unwrap().unwrap(), b"one");
+    delete(&nginx, "a");
+    assert_eq!(stream.try_chunk().unwrap(), None);
 }
 
 fn a_plain_stream_carries_any_bytes(workers: usize) {

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use support::event_source::EventSource;
 use support::nginx::{has_or_skip, make_certificate};
@@ -61,6 +62,8 @@ on_1_and_4_workers!(
     a_shutdown_closes_with_1012,
     the_server_pings,
     a_client_that_does_not_answer_is_given_up,
+    a_client_that_reads_a_large_message_slowly_is_there,
+    a_publishers_handshake_may_have_a_body,
     a_client_may_close_at_any_time,
     who_asks_without_reading_gets_everything_in_order,
     who_asks_without_reading_is_told_of_a_shutdown,
@@ -75,7 +78,8 @@ on_1_and_4_workers!(
     many_messages_in_one_write_are_published_in_order,
     many_messages_for_many_channels_are_answered_to_the_end,
     a_publisher_is_not_a_subscriber,
-    a_message_without_room_closes_with_1011,
+    a_message_that_can_never_fit_closes_with_1009,
+    a_message_without_room_closes_with_1013,
 );
 
 const DEFLATE: &str = "permessage-deflate";
@@ -1327,6 +1331,49 @@ fn a_client_that_does_not_answer_is_given_up(workers: usize) {
     alive.expect_text("one");
 }
 
+fn a_client_that_reads_a_large_message_slowly_is_there(workers: usize) {
+    for park in ["compact", "plain"] {
+        let nginx = start(
+            workers,
+            &format!("push_park {park}; push_ping_interval 1s; client_max_body_size 0;"),
+        );
+        let mut slow = listen(&nginx, "a");
+        nginx.wait_for_subscribers("a", 1);
+        // Far more than sockets take.
+        let large = pattern(40 << 20);
+        nginx.publish("a", large.clone()).expect_status(201);
+        nginx.publish("a", "and on").expect_status(201);
+        // For longer than two pings take: it answers none meanwhile, for none is sent in the middle of a message.
+        for second in 1..=5 {
+            slow.client().try_read_ahead(second * (3 << 20)).expect("the connection stays");
+            thread::sleep(Duration::from_secs(1));
+        }
+        let message = slow.message();
+        assert!(message.data == large, "{} bytes", message.data.len());
+        slow.expect_text("and on");
+    }
+}
+
+fn a_publishers_handshake_may_have_a_body(workers: usize) {
+    let nginx = start(workers, "push_ping_interval 1s;");
+    for target in ["/pub?id=a", "/both?id=a"] {
+        let mut client = nginx.client();
+        let request = Handshake::to(target).header("Content-Length", "5").request();
+        client.send(&request);
+        thread::sleep(Duration::from_millis(100));
+        client.send_bytes(b"late!");
+        let response = client.head_response().expect_status(101);
+        let mut socket = WebSocket::new(client, response);
+        socket.send_text("one");
+        nginx.wait_for_messages("a", 1);
+        socket.send(&[Frame::ping("here I am")]);
+        // After what it is told of its message.
+        let is_answer = |frame: Frame| frame.opcode == PONG && frame.payload == b"here I am";
+        assert!((0..5).any(|_| is_answer(socket.frame())));
+        delete(&nginx, "a");
+    }
+}
+
 fn a_client_may_close_at_any_time(workers: usize) {
     let nginx = start(workers, "");
     for round in 0..3 {
@@ -1638,7 +1685,7 @@ fn a_publisher_is_not_a_subscriber(workers: usize) {
     }
 }
 
-fn a_message_without_room_closes_with_1011(workers: usize) {
+fn a_message_that_can_never_fit_closes_with_1009(workers: usize) {
     let nginx = Nginx::start(
         Config::push(workers)
             .http("push_max_reserved_memory 1m;")
@@ -1650,10 +1697,40 @@ fn a_message_without_room_closes_with_1011(workers: usize) {
     Info::parse_text(socket.message().as_text());
     listener.expect_text("before");
     socket.send(&[Frame::binary(pattern(4 << 20))]);
-    socket.expect_close(Some(1011));
+    let reason = socket.expect_close(Some(1009));
+    assert!(reason.ends_with("more than push_shared_memory_size allows."), "{reason}");
     let client: Client = nginx.client();
     let mut again = Handshake::to("/pub?id=a").open_on(client);
     again.send_text("after");
     Info::parse_text(again.message().as_text());
     listener.expect_text("after");
+}
+
+fn a_message_without_room_closes_with_1013(workers: usize) {
+    let nginx = Nginx::start(
+        Config::push(workers)
+            .http("push_max_reserved_memory 1m;")
+            .http("client_max_body_size 16m; client_body_buffer_size 8m;"),
+    );
+    // What their channels take is not to be had while they wait.
+    let waiting: Vec<Client> = (0..100).map(|id| nginx.park(&format!("waiting-{id}"))).collect();
+    // From what is larger than the zone down to what is smaller than what there is of it.
+    let answers: Vec<Option<u16>> = (0..30)
+        .map(|step| {
+            let mut socket = Handshake::to("/pub?id=a").open(nginx.port());
+            socket.send(&[Frame::binary(pattern((1 << 20) - step * 6_000))]);
+            let frame = socket.frame();
+            let code = (frame.opcode == CLOSE).then(|| frame.close_code()).flatten();
+            if code == Some(1013) {
+                let reason = frame.close_reason();
+                let end = "and push_shared_memory_size leaves no room.";
+                assert!(reason.ends_with(end), "{reason}");
+            }
+            code
+        })
+        .collect();
+    let mut kinds = answers.clone();
+    kinds.dedup();
+    assert_eq!(kinds, [Some(1009), Some(1013), None], "{answers:?}");
+    drop(waiting);
 }

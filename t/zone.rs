@@ -12,6 +12,7 @@ on_1_and_4_workers!(
     a_message_larger_than_the_zone_is_507_and_changes_nothing,
     a_refused_message_reaches_nobody,
     fat_channels_give_way_before_thin_ones,
+    of_equal_channels_the_oldest_give_way,
     many_channels_fill_the_zone_without_harm,
     bodies_in_files_take_no_room_in_the_zone,
     messages_of_all_sizes_come_and_go,
@@ -114,6 +115,18 @@ fn fat_channels_give_way_before_thin_ones(workers: usize) {
     }
     let left = nginx.messages("fat");
     assert!((10..1000).contains(&left), "{left} messages are left of the fat channel");
+}
+
+fn of_equal_channels_the_oldest_give_way(workers: usize) {
+    let nginx = start(workers);
+    let mut client = nginx.client();
+    let name = |number: usize| format!("channel-{number}");
+    for number in 0..600 {
+        client.request(&Request::post(&publisher(&name(number)), pattern(4096))).expect_status(202);
+    }
+    let left: Vec<usize> = (0..600).filter(|number| nginx.messages(&name(*number)) > 0).collect();
+    assert!((100..500).contains(&left.len()), "{} of 600 messages are left", left.len());
+    assert_eq!(left, (600 - left.len()..600).collect::<Vec<_>>());
 }
 
 fn many_channels_fill_the_zone_without_harm(workers: usize) {

@@ -181,7 +181,9 @@ impl Config {
                 .replace("@port2@", &ports[1].to_string())
         };
         // Workers of a root master would run as nobody, who cannot write to the directory.
-        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let is_set = self.main.contains("user ");
+        let is_root = rustix::process::geteuid().is_root();
+        let user = if is_root && !is_set { "user root;" } else { "" };
         if let Some(example) = &self.example {
             return substitute(format!("daemon off;\n{user}\n{example}"));
         }

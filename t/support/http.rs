@@ -344,6 +344,14 @@ impl Client {
         Ok(self.take(length))
     }
 
+    /// Waits until so many bytes have come that were not taken yet.
+    pub fn try_read_ahead(&mut self, length: usize) -> io::Result<()> {
+        while self.buffer.len() < length {
+            self.fill()?;
+        }
+        Ok(())
+    }
+
     /// Waits until at least a byte of the next reply has come.
     pub fn try_peek(&mut self) -> io::Result<()> {
         match self.buffer.is_empty() {

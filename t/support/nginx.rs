@@ -269,7 +269,7 @@ impl Nginx {
 
     /// Waits until all of these processes have ended.
     pub fn wait_gone(&self, pids: &[i32]) {
-        wait::until_true("the end of the old workers", || {
+        wait::until_true("the end of processes", || {
             !pids.iter().any(|&pid| process::is_running(pid))
         });
     }

@@ -281,7 +281,8 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    fn new(client: Client, response: Response) -> Self {
+    /// A connection on which the reply to the handshake was just read.
+    pub fn new(client: Client, response: Response) -> Self {
         WebSocket { client, response, window_bits: 15 }
     }
 
