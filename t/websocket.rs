@@ -1337,12 +1337,17 @@ fn a_client_that_reads_a_large_message_slowly_is_there(workers: usize) {
             workers,
             &format!("push_park {park}; push_ping_interval 1s; client_max_body_size 0;"),
         );
-        let mut slow = listen(&nginx, "a");
-        nginx.wait_for_subscribers("a", 1);
         // Far more than sockets take.
         let large = pattern(40 << 20);
-        nginx.publish("a", large.clone()).expect_status(201);
-        nginx.publish("a", "and on").expect_status(201);
+        let mut slow = listen(&nginx, "a");
+        nginx.wait_for_subscribers("a", 1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                nginx.publish("a", large.clone()).expect_status(201);
+                nginx.publish("a", "and on").expect_status(201);
+            });
+            slow.try_answer_pings().expect("the message begins");
+        });
         // For longer than two pings take: it answers none meanwhile, for none is sent in the middle of a message.
         for second in 1..=5 {
             slow.client().try_read_ahead(second * (3 << 20)).expect("the connection stays");

@@ -325,7 +325,7 @@ impl Client {
     /// Reads what has come or comes next, whatever it is; nothing at the end of the connection.
     pub fn try_some(&mut self) -> io::Result<Option<Vec<u8>>> {
         match self.try_peek() {
-            Ok(()) => Ok(Some(std::mem::take(&mut self.buffer))),
+            Ok(_) => Ok(Some(std::mem::take(&mut self.buffer))),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }
@@ -352,12 +352,10 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until at least a byte of the next reply has come.
-    pub fn try_peek(&mut self) -> io::Result<()> {
-        match self.buffer.is_empty() {
-            true => self.fill(),
-            false => Ok(()),
-        }
+    /// Waits until at least a byte of the next reply has come, and leaves it there.
+    pub fn try_peek(&mut self) -> io::Result<u8> {
+        self.try_read_ahead(1)?;
+        Ok(self.buffer[0])
     }
 
     fn take(&mut self, length: usize) -> Vec<u8> {

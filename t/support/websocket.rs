@@ -349,13 +349,17 @@ impl WebSocket {
 
     /// The next frame that is not a ping; pings are answered.
     pub fn try_frame_after_pings(&mut self) -> io::Result<Frame> {
-        loop {
-            let frame = self.try_frame()?;
-            if frame.opcode != PING {
-                return Ok(frame);
-            }
-            self.client.try_send_bytes(&to_bytes(&[Frame::pong(frame.payload)]))?;
+        self.try_answer_pings()?;
+        self.try_frame()
+    }
+
+    /// Answers pings until another frame begins to come, and leaves that one there.
+    pub fn try_answer_pings(&mut self) -> io::Result<()> {
+        while self.client.try_peek()? & 0xf == PING {
+            let ping = self.try_frame()?;
+            self.client.try_send_bytes(&to_bytes(&[Frame::pong(ping.payload)]))?;
         }
+        Ok(())
     }
 
     /// The message that begins with this frame; the server may send it in several.
