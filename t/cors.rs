@@ -246,7 +246,7 @@ fn a_wait_behind_an_if_says_it_too(workers: usize) {
                     "push_park {park}; push_cors_origin {APP}; push_channel_id $arg_id;"
                 ))
                 .server(
-                    "location = /if { push_subscriber; push_subscriber_timeout 1s;
+                    "location = /if { push_subscriber; push_subscriber_timeout 3s;
                          if ($arg_x) { add_header X-Seen $arg_x; } }
                      location = /if-both { push_pubsub;
                          if ($arg_x) { add_header X-Seen $arg_x; } }",

@@ -444,8 +444,11 @@ fn pings_are_empty_comments(workers: usize) {
         assert_eq!(source.bytes_until("\n\n"), ":\n\n");
     }
     nginx.publish("a", "one");
-    assert!(source.bytes_until("\n\n").starts_with("id: "));
-    assert_eq!(source.bytes_until("\n\n"), ":\n\n");
+    // Where publishing takes a second, one more ping has come before it.
+    let mut items = std::iter::repeat_with(|| source.bytes_until("\n\n"));
+    let event = items.find(|item| item != ":\n\n").unwrap();
+    assert!(event.starts_with("id: "), "{event}");
+    assert_eq!(items.next().unwrap(), ":\n\n");
 }
 
 fn no_pings_come_where_they_are_turned_off(workers: usize) {
