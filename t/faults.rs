@@ -18,7 +18,7 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use support::process::{self, Signal};
-use support::push::publisher;
+use support::push::{publisher, subscriber};
 use support::random::{self, Random};
 use support::streams::{self, Kind};
 use support::{load, wait, Client, Config, Nginx, Request};
@@ -89,6 +89,10 @@ impl Register {
             Point { number, passes: self.get(first + 1), name }
         };
         (0..register::POINTS).map(point).filter(|point| point.passes > 0).collect()
+    }
+
+    fn point(&self, name: &str) -> Option<Point> {
+        self.points().into_iter().find(|point| point.name.ends_with(name))
     }
 
     /// Has something happen to the worker that comes to the point as the `countdown`th from now on.
@@ -459,4 +463,77 @@ fn steps_of_the_clock_lose_nothing_and_change_no_order() {
         });
         assert_undamaged(&nginx, &register);
     }
+}
+
+/// Who waits for the lock is not left waiting by a worker that dies after it has released it, and before it wakes anybody.
+#[test]
+fn nobody_waits_to_be_woken_by_the_dead() {
+    let mut nginx = Nginx::start(Config::push(2));
+    let register = Register::of(&nginx);
+    nginx.tolerate("exited on signal 9");
+    nginx.publish("a", "one");
+    let number = |name: &str| register.point(name).unwrap().number;
+    let waits = || register.point("waiting for the lock").map_or(0, |point| point.passes);
+    for is_deadly in [false, true] {
+        let mut clients = nginx.client_of_each_worker(2);
+        let before = waits();
+        register.order(Order::Stop, number("lock taken"), 1, None);
+        for (_, client) in &mut clients {
+            client.send(&Request::post(&publisher("a"), "more"));
+        }
+        wait::until_true("one with the lock", || register.victim().is_some());
+        let victim = register.victim().unwrap();
+        wait::until_true("one that waits for it", || waits() > before);
+        if is_deadly {
+            register.order(Order::Die, number("about to wake who waits"), 1, None);
+        }
+        process::signal(victim, Signal::CONT);
+        for (pid, client) in &mut clients {
+            if !is_deadly || *pid != victim.to_string() {
+                client.response().expect_status(202);
+            }
+        }
+        assert_eq!(register.victim(), Some(victim));
+        assert_ne!(process::is_running(victim), is_deadly);
+    }
+    wait::until_true("another worker", || nginx.workers().len() == 2);
+}
+
+/// nginx's master knows nothing of a zone that was replaced, and releases no lock there.
+#[test]
+fn an_old_worker_may_die_with_the_lock_of_a_zone_that_was_replaced() {
+    let config =
+        |size: &str| Config::push(WORKERS).http(&format!("push_shared_memory_size {size};"));
+    let mut nginx = Nginx::start(config("1m"));
+    let register = Register::of(&nginx);
+    nginx.tolerate("exited on signal 9");
+    nginx.publish("b", "one");
+    let taken = register.point("lock taken").unwrap().number;
+    for size in ["2m", "1m"].into_iter().cycle() {
+        let mut clients = nginx.client_of_each_worker(WORKERS);
+        for (_, client) in &mut clients {
+            nginx.park_request(client, "a", &Request::get(&subscriber("a")));
+        }
+        // They do nothing until the new ones have come.
+        let old = nginx.workers();
+        old.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+        nginx.reconfigure(config(size));
+        nginx.reload();
+        register.order(Order::Die, taken, 1, None);
+        old.iter().for_each(|pid| process::signal(*pid, Signal::CONT));
+        wait::until_true("a death", || register.victim().is_some());
+        let victim = register.victim().unwrap();
+        for (pid, client) in &mut clients {
+            if *pid != victim.to_string() {
+                client.response().expect_status(304);
+            }
+        }
+        nginx.wait_gone(&old);
+        wait::until_true("all workers", || nginx.workers().len() == WORKERS);
+        // A new one may have been faster.
+        if old.contains(&victim) {
+            break;
+        }
+    }
+    assert!(nginx.error_log().contains("which is gone"));
 }

@@ -9,7 +9,8 @@
 //! * A pool's cleanup handlers run before its memory is freed (`ngx_palloc.c`: `ngx_destroy_pool`).
 //! * A zone that is reused across a reload keeps its address and contents; every process of both cycles maps it at the
 //!   same address, because they were forked from the master that mapped it (`ngx_cycle.c`: `ngx_init_cycle`).
-//! * When a worker dies, the master releases the mutex of each zone's slab pool (`ngx_process.c`: `ngx_unlock_mutexes`).
+//! * When a worker dies, the master releases the mutex of each slab pool of its cycle that the worker held (`ngx_process.c`:
+//!   `ngx_unlock_mutexes`). For what that leaves open, see [`mutex`].
 //! * `ngx_process_slot` is unique among all living processes of all cycles (`ngx_process.c`: `ngx_spawn_process`).
 //! * At the start of a graceful shutdown the read handler of every idle connection is called with `c->close` set
 //!   (`ngx_connection.c`: `ngx_close_idle_connections`).
@@ -22,6 +23,7 @@ mod directive;
 mod faults;
 pub mod log;
 mod module;
+mod mutex;
 mod origins;
 pub mod parking;
 pub mod pool;

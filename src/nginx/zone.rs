@@ -8,11 +8,11 @@ use comet::faults;
 use comet::zone::{Carried, Zone};
 use nginx_sys::{
     ngx_conf_t, ngx_cycle_t, ngx_int_t, ngx_list_part_t, ngx_pagesize, ngx_shared_memory_add,
-    ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock, ngx_slab_alloc, ngx_slab_pool_t, ngx_str_t,
-    NGX_ERROR, NGX_OK,
+    ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_pool_t, ngx_str_t, NGX_ERROR, NGX_OK,
 };
 
 use super::log::{self, Level};
+use super::mutex::Mutex;
 use super::{clock, text, wake};
 use crate::spool;
 
@@ -69,10 +69,9 @@ impl SharedZone {
     #[cfg_attr(feature = "faults", track_caller)]
     fn locked<R>(&self, now: Now, work: impl FnOnce(&mut Zone<'_>) -> R) -> Option<R> {
         // SAFETY: the pool was initialised by `ngx_init_zone_pool` and stays mapped as long as this process may use the
-        // zone. If this process dies meanwhile, the master releases the mutex (`ngx_unlock_mutexes`).
-        let mutex = unsafe { &raw mut (*self.pool.as_ptr()).mutex };
-        // SAFETY: as above.
-        unsafe { ngx_shmtx_lock(mutex) };
+        // zone.
+        let mutex = unsafe { Mutex::of(&raw mut (*self.pool.as_ptr()).mutex) };
+        mutex.lock();
         faults::point("locked");
         // SAFETY: `words` words were allocated for us in the zone, and the lock makes this the only reference to them in
         // any process. It ends before the lock is released. All bit patterns are valid.
@@ -88,8 +87,7 @@ impl SharedZone {
             Err(_) => None,
         };
         faults::point("unlock");
-        // SAFETY: locked above.
-        unsafe { ngx_shmtx_unlock(mutex) };
+        mutex.unlock();
         faults::point("unlocked");
         result
     }
