@@ -184,7 +184,7 @@ fn connections_are_used_up(workers: usize) {
         (acknowledged, received)
     });
     load::assert_complete(&acknowledged, &received);
-    nginx.wait_for_subscribers("flood", 0);
+    nginx.wait_for_end_of_flood("flood");
     expect_service(&nginx);
 }
 

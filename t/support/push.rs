@@ -152,6 +152,23 @@ impl Nginx {
         self.request(&Request::get(target))
     }
 
+    /// The reply of the first worker that has a connection to spare: those that have none close it before they read
+    /// anything.
+    pub fn once_served(&self, request: &Request) -> Response {
+        wait::until("service", || {
+            Client::try_connect(self.port()).and_then(|mut client| client.try_request(request)).ok()
+        })
+    }
+
+    /// Waits until nobody waits on the channel any more, where workers had no connections left.
+    pub fn wait_for_end_of_flood(&self, id: &str) {
+        let info = Request::get(&publisher(id)).header("Accept", "application/json");
+        wait::until_true("nobody of the flood waits", || {
+            let response = self.once_served(&info);
+            response.status == 404 || Info::parse_json(response.text()).subscribers == 0
+        });
+    }
+
     /// Publishes a message of type `text/plain` through `/pub`.
     #[track_caller]
     pub fn publish(&self, id: &str, body: impl Into<Vec<u8>>) -> Response {
