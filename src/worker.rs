@@ -14,6 +14,7 @@ mod reader;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use comet::channel_id::ChannelId;
 use comet::clock::Now;
@@ -54,11 +55,13 @@ use crate::stream::come_back;
 /// Subscribers served before the event loop gets its turn: what it can read in one turn (`epoll_events`), so that those
 /// who ask again at once do not queue up behind those who wait.
 const SLICE: usize = 256;
+/// And for how long they are served at most: one of many channels may take as long as a hundred of one.
+const TURN: Duration = Duration::from_millis(10);
 /// Milliseconds between two ticks: how late a lost hint, an expired message or a dead worker is noticed at most.
 const TICK: u64 = 1_000;
 /// Subscribers whose memory is worth giving back when half of them have left.
 const CROWD: usize = 256;
-/// At a shutdown, streams end in so many steps, of so many milliseconds: not all clients are to come back at once.
+/// At a shutdown, streams end in so many steps of so many milliseconds each: not all clients are to come back at once.
 const RELEASE_STEPS: usize = 50;
 const RELEASE_STEP: u64 = 20;
 
@@ -91,8 +94,8 @@ struct Worker {
     is_delivering: bool,
     /// Requests that have ended meanwhile: what was decided for them is not for them any more.
     ended: Vec<Parked>,
-    /// Streams to be ended at a shutdown, a few at a time.
-    leaving: Vec<Key>,
+    /// Who is to be sent away at a shutdown, a few at a time.
+    leaving: Leaving,
     /// For that. It keeps the process alive.
     release: Timer,
     /// How many have waited at once since memory was last given back.
@@ -100,6 +103,15 @@ struct Worker {
     /// When to ask for it again, whoever took it.
     surplus: Option<Surplus>,
     leftovers: Leftovers,
+}
+
+/// Who is still to be sent away at a shutdown.
+#[derive(Debug, Default)]
+struct Leaving {
+    polls: Vec<Key>,
+    streams: Vec<Key>,
+    /// How many streams go at once.
+    step: usize,
 }
 
 /// Who waits.
@@ -142,6 +154,8 @@ struct Flow {
     format: FormatId,
     /// It can take nothing at the moment.
     blocked: bool,
+    /// It gets messages, or may ask for them. Otherwise it only publishes.
+    listens: bool,
 }
 
 /// When something is to be done about a stream although there is no message. In milliseconds; 0 for never.
@@ -151,16 +165,17 @@ struct Rhythm {
     look: u64,
     /// And pinged.
     pings: bool,
-    /// After so much silence it ends.
+    /// After so much silence it ends. Who only publishes waits for nothing, and has no such time.
     timeout: u64,
 }
 
 impl Rhythm {
-    fn new(parked: Parked, format: &Format) -> Self {
+    fn new(parked: Parked, format: &Format, listens: bool) -> Self {
         let settings = parked.settings();
         let pings = format.ping().is_some() && settings.ping_interval_ms > 0;
         let look = if pings { settings.ping_interval_ms } else { parked.send_timeout() };
-        Rhythm { look, pings, timeout: settings.subscriber_timeout_ms }
+        let timeout = if listens { settings.subscriber_timeout_ms } else { 0 };
+        Rhythm { look, pings, timeout }
     }
 
     /// When something is to be done about a stream that has been silent since `since`, and was looked at
@@ -221,6 +236,8 @@ pub struct Place {
     moves: bool,
     /// Its cursor as an id, if that is so and it has one channel.
     id: MessageId,
+    /// A channel of it has moved, and this worker was told, but has not looked ([`Zone::is_told`]).
+    has_moved: bool,
     /// Of a subscriber of several channels.
     many: Option<(Rc<[Member]>, Rc<Standing>)>,
 }
@@ -231,7 +248,8 @@ const NOWHERE: Cursor = Cursor { life: Life(0), seq: 0 };
 impl Place {
     fn one(channel: ChannelRef, cursor: Cursor, reign: u32) -> Self {
         let id = MessageId::default();
-        Place { channel, cursor, reign, is_vague: false, moves: false, id, many: None }
+        let (is_vague, moves, has_moved) = (false, false, false);
+        Place { channel, cursor, reign, is_vague, moves, id, has_moved, many: None }
     }
 
     /// What a subscriber without a cursor is told to go on after; nothing where it would begin again anyway.
@@ -276,7 +294,7 @@ pub fn start(zone: SharedZone) {
         press: Press::default(),
         ended: Vec::new(),
         is_delivering: false,
-        leaving: Vec::new(),
+        leaving: Leaving::default(),
         release: Timer::holding(release),
         crowd: 0,
         surplus: None,
@@ -367,8 +385,10 @@ pub fn subscribe(
                         true => zone.newest(subscription.id),
                         false => MessageId::default(),
                     };
+                    let has_moved = slot.is_some_and(|slot| zone.is_told(channel, slot));
                     let place = Place::one(channel, cursor, reign);
-                    return Ok(Served::Waiting(Place { is_vague, moves, id, ..place }));
+                    let place = Place { is_vague, moves, id, has_moved, ..place };
+                    return Ok(Served::Waiting(place));
                 }
             };
             match (Reader { zone, copies, received, now }).take_for_poll(&next, form) {
@@ -377,7 +397,10 @@ pub fn subscribe(
                 Err(Unreadable::NotNow) => return Err(Refusal::Exhausted),
             }
         })?;
-        worker.remove_received(now);
+        // Not where it is counted and not among those who wait yet: what the mail says would pass it by.
+        if !matches!(answer, Ok(Served::Waiting(_))) {
+            worker.remove_received(now);
+        }
         Some(answer)
     })?
 }
@@ -403,23 +426,28 @@ pub fn subscribe_to_many(
             standing.blur();
         }
         let Worker { zone, copies, received, slot, .. } = worker;
-        let found = zone.with(now, |zone| {
+        let slot = slot.filter(|_| hold);
+        let (found, has_moved) = zone.with(now, |zone| {
             let mut reader = Reader { zone, copies, received, now };
             let found = reader.gather(&members, &standing, form != PollForm::One);
             let leaves = !found.steps.is_empty() || found.fails;
-            if let Some(slot) = slot.filter(|_| hold && leaves) {
+            let told = |slot| members.iter().any(|member| zone.is_told(member.channel, slot));
+            let has_moved = slot.is_some_and(told);
+            if let Some(slot) = slot.filter(|_| leaves) {
                 members.iter().for_each(|member| zone.leave(member.channel, slot, 1, now));
             }
-            found
+            (found, has_moved)
         })?;
+        if found.steps.is_empty() && !found.fails {
+            let moves = subscriptions.iter().any(|one| one.position.moves());
+            let place = Place::many(members, standing);
+            return Some(Ok(Served::Waiting(Place { moves, has_moved, ..place })));
+        }
+        // Not where it waits, as in `subscribe`.
         worker.remove_received(now);
-        Some(match found.steps.is_empty() {
+        Some(match found.fails && found.steps.is_empty() {
+            true => Err(Refusal::Exhausted),
             false => Ok(Served::Messages(found.steps)),
-            true if found.fails => Err(Refusal::Exhausted),
-            true => {
-                let moves = subscriptions.iter().any(|one| one.position.moves());
-                Ok(Served::Waiting(Place { moves, ..Place::many(members, standing) }))
-            }
         })
     })?
 }
@@ -471,8 +499,9 @@ pub fn stay(place: Option<Place>, parked: Parked, format: Format) {
     let now = now();
     let nowhere = || Place::one(ChannelRef::NOWHERE, NOWHERE, 0);
     with(|worker| {
-        let deadline = Rhythm::new(parked, &format).deadline(now.mono, 0);
-        let flow = Flow { format: worker.formats.id_of(format), blocked: true };
+        let listens = place.is_some();
+        let deadline = Rhythm::new(parked, &format, listens).deadline(now.mono, 0);
+        let flow = Flow { format: worker.formats.id_of(format), blocked: true, listens };
         worker.sit(
             place.unwrap_or_else(nowhere),
             (parked, Some(flow), PollForm::One),
@@ -618,6 +647,7 @@ fn tick() {
             worker.join(now);
         }
         worker.read_mail();
+        worker.remove_received(now);
         worker.give_memory_back(now);
         worker.leftovers.search(&worker.zone, now);
         worker.tick.set(TICK);
@@ -631,8 +661,8 @@ fn tick() {
 /// Serves a slice of those who have something to get, or several small ones.
 fn serve() {
     let now = now();
-    let mut left = SLICE;
-    while left > 0 {
+    let (mut left, begin) = (SLICE, Instant::now());
+    while left > 0 && begin.elapsed() < TURN {
         faults::point("serve");
         let served = with(|worker| {
             let (looked_at, deliveries) = worker.serve_slice(left, now)?;
@@ -644,6 +674,8 @@ fn serve() {
         left -= looked_at.clamp(1, left);
     }
     with(|worker| {
+        // Of those that it waited for, some may have left before they were looked at.
+        worker.remove_received(now);
         if worker.hub.has_work() {
             worker.work.post();
         } else {
@@ -749,50 +781,41 @@ fn time_is_over() {
 }
 
 /// Sends everybody away at the beginning of a graceful shutdown, with their position, so that they come back to another
-/// worker and go on there: polls at once, streams over a second.
+/// worker and go on there: polls as fast as others get their turn, then streams over a second.
 fn release_all() {
-    let now = now();
-    let polls = with(|worker| {
-        // Who has a message waiting gets it with the next poll.
-        let (streams, polls): (Vec<_>, Vec<_>) = worker.hub.keys().into_iter().partition(|key| {
-            worker.hub.get(*key).is_some_and(|waiter| waiter.connection.flow.is_some())
-        });
-        worker.leaving = streams;
-        // While they are counted still, so that their channels are there.
-        let mut last = Farewells::default();
-        let waiters = polls.iter().filter_map(|key| worker.hub.get(*key));
-        let farewells: Vec<_> =
-            waiters.map(|waiter| worker.farewell(waiter, &mut last, now)).collect();
-        let send_away = |((key, waiter), farewell): ((Key, Waiter<Seat>), _)| {
-            (key, waiter.connection, Delivery::Answer(Answer::SentAway(farewell)))
-        };
-        worker.take_off(&polls, now).into_iter().zip(farewells).map(send_away).collect()
+    with(|worker| {
+        let is_stream =
+            |key: &Key| worker.hub.get(*key).is_some_and(|waiter| waiter.connection.flow.is_some());
+        let (streams, polls): (Vec<_>, Vec<_>) = worker.hub.keys().into_iter().partition(is_stream);
+        let step = streams.len().div_ceil(RELEASE_STEPS).max(16);
+        worker.leaving = Leaving { polls, streams, step };
     });
-    deliver(polls.unwrap_or_default());
     release();
 }
 
-/// Ends some of the streams at a shutdown.
+/// Sends some of them away.
 fn release() {
     let now = now();
-    let streams = with(|worker| {
-        let count = (worker.hub.len() / RELEASE_STEPS).max(16).min(worker.leaving.len());
-        let keys: Vec<_> = worker.leaving.drain(..count).collect();
-        if !worker.leaving.is_empty() {
-            worker.release.set(RELEASE_STEP);
+    let deliveries = with(|worker| {
+        let Leaving { polls, streams, step } = &mut worker.leaving;
+        let (some, are_polls) = match polls.is_empty() {
+            false => (polls.split_off(polls.len().saturating_sub(SLICE)), true),
+            true => (streams.split_off(streams.len().saturating_sub(*step)), false),
+        };
+        match (polls.is_empty(), streams.is_empty()) {
+            (false, _) => worker.release.set(1),
+            (true, false) => worker.release.set(RELEASE_STEP),
+            (true, true) => {}
         }
-        let streams = worker.take_off(&keys, now);
-        if worker.leaving.is_empty() {
+        let sent_away =
+            if are_polls { worker.send_away(&some, now) } else { worker.end_streams(&some, now) };
+        if worker.leaving.polls.is_empty() && worker.leaving.streams.is_empty() {
             worker.part(now);
             worker.slot = None;
         }
-        streams
+        sent_away
     });
-    let end = |(key, waiter): (Key, Waiter<Seat>)| {
-        let reason = come_back(waiter.connection.parked.settings());
-        (key, waiter.connection, Delivery::End(reason))
-    };
-    deliver(streams.into_iter().flatten().map(end).collect());
+    deliver(deliveries.unwrap_or_default());
 }
 
 /// Writes to the error log what an operator should know.
@@ -881,7 +904,7 @@ impl Worker {
         deadline: u64,
         now: Now,
     ) -> Key {
-        let Place { channel, cursor, reign, is_vague, moves, many, .. } = place;
+        let Place { channel, cursor, reign, is_vague, moves, has_moved, many, .. } = place;
         let (members, standing) = many.unzip();
         let connection = Seat { parked, flow, form, standing, is_vague, moves };
         let waiter =
@@ -891,6 +914,10 @@ impl Worker {
             None => self.hub.add(waiter),
         };
         parked.set_key(key);
+        if has_moved {
+            self.hub.fell_behind(key);
+            self.work.post();
+        }
         self.arm(now);
         key
     }
@@ -998,8 +1025,10 @@ impl Worker {
             (deliveries, mail)
         });
         let (deliveries, mail) = served.unwrap_or_default();
+        // To note that everything has moved takes as long as there are channels.
+        let looked_at = if mail.look_at_all { max } else { slice.keys.len() };
         self.note_mail(mail);
-        Some((slice.keys.len(), deliveries))
+        Some((looked_at, deliveries))
     }
 
     /// Tells the zone that nobody is left to be looked at: who was may have left before it was done.
@@ -1053,7 +1082,7 @@ impl Worker {
             let answer = Answer::Reply(farewell.unwrap_or_else(timed_out));
             return Some((key, seat, Delivery::Answer(answer)));
         };
-        let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?);
+        let rhythm = Rhythm::new(seat.parked, &*self.formats.get(flow.format)?, flow.listens);
         let silent = now.mono.saturating_sub(since);
         if rhythm.timeout > 0 && silent >= rhythm.timeout {
             self.take_off(&[key], now);
@@ -1092,6 +1121,30 @@ impl Worker {
         let prepared = farewell(*form, found);
         *last = Some((place, Rc::clone(&prepared)));
         Some(prepared)
+    }
+
+    /// Takes polls off the books that are to come back to another worker. Who has a message waiting gets it with the next one.
+    fn send_away(&mut self, keys: &[Key], now: Now) -> Deliveries {
+        let mut last = Farewells::default();
+        // While they are counted still, so that their channels are there.
+        let farewells: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some(self.farewell(self.hub.get(*key)?, &mut last, now)))
+            .collect();
+        let gone = self.take_off(keys, now).into_iter().zip(farewells);
+        gone.map(|((key, waiter), farewell)| {
+            (key, waiter.connection, Delivery::Answer(Answer::SentAway(farewell)))
+        })
+        .collect()
+    }
+
+    /// Takes streams off the books that are to come back to another worker.
+    fn end_streams(&mut self, keys: &[Key], now: Now) -> Deliveries {
+        let end = |(key, waiter): (Key, Waiter<Seat>)| {
+            let reason = come_back(waiter.connection.parked.settings());
+            (key, waiter.connection, Delivery::End(reason))
+        };
+        self.take_off(keys, now).into_iter().map(end).collect()
     }
 
     /// Takes subscribers off the books.

@@ -21,6 +21,7 @@ on_1_and_4_workers!(
     a_reload_sends_script_clients_to_the_next_worker,
     many_who_wait_get_scripts_of_their_own,
     a_multipart_poll_gets_all_queued_messages,
+    locations_of_one_channel_join_each_in_its_own_way,
     a_joined_poll_gets_all_queued_messages,
     an_interval_poll_may_get_them_all_too,
     large_messages_are_parts_as_well,
@@ -333,6 +334,25 @@ fn a_multipart_poll_gets_all_queued_messages(workers: usize) {
     let mut client = nginx.park_after("a", &Cursor::after(&response));
     nginx.publish("a", "6").expect_status(201);
     assert_eq!(client.response().expect_status(200).text(), "6");
+}
+
+fn locations_of_one_channel_join_each_in_its_own_way(workers: usize) {
+    let location = |name, separator| {
+        format!(
+            "location = /{name} {{ push_subscriber; push_channel_id $arg_id; push_poll_messages joined;
+                 push_stream_separator \"{separator}\"; }}"
+        )
+    };
+    let nginx = Nginx::start(
+        Config::push(workers).server(&location("bar", "|")).server(&location("line", "\\n")),
+    );
+    let targets = ["/bar?id=a", "/line?id=a", "/bar?id=a", "/line?id=a"];
+    let mut waiting: Vec<_> =
+        targets.iter().map(|target| nginx.park_at(target, &publisher("a"))).collect();
+    nginx.publish("a", "one").expect_status(201);
+    let texts = waiting.iter_mut().map(|client| client.response().expect_status(200));
+    let texts: Vec<_> = texts.map(|response| response.text().to_owned()).collect();
+    assert_eq!(texts, ["one|", "one\n", "one|", "one\n"]);
 }
 
 fn a_joined_poll_gets_all_queued_messages(workers: usize) {

@@ -78,6 +78,7 @@ on_1_and_4_workers!(
     many_messages_in_one_write_are_published_in_order,
     many_messages_for_many_channels_are_answered_to_the_end,
     a_publisher_is_not_a_subscriber,
+    a_publisher_has_no_subscriber_timeout,
     a_message_that_can_never_fit_closes_with_1009,
     a_message_without_room_closes_with_1013,
 );
@@ -692,6 +693,8 @@ fn a_handshake_of_another_version_is_426_with_the_right_one(workers: usize) {
         for version in [None, Some("8"), Some("14"), Some("0"), Some("x"), Some("130"), Some("1")] {
             let response = refused(&nginx, &asking(target, version, Some(KEY)), 426);
             assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"), "{version:?}");
+            assert_eq!(response.header("Upgrade"), Some("websocket"));
+            assert!(response.has_in_list("Connection", "upgrade"), "{}", response.head);
         }
     }
     assert_eq!(nginx.info("a"), None);
@@ -1667,6 +1670,27 @@ fn many_messages_for_many_channels_are_answered_to_the_end(workers: usize) {
         socket.expect_pong(b"asked last");
         socket.expect_close(Some(1000));
     }
+}
+
+fn a_publisher_has_no_subscriber_timeout(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers).http("push_subscriber_timeout 1s;"));
+    let mut silent = Handshake::to("/pub?id=a").open(nginx.port());
+    let mut speaks = Handshake::to("/pub?id=a").open(nginx.port());
+    let mut commands = Handshake::to("/pub?id=a").protocols("push.json").open(nginx.port());
+    let mut listener = listen(&nginx, "b");
+    for count in 1..=12 {
+        thread::sleep(Duration::from_millis(250));
+        speaks.send_text("one");
+        let info = Info::parse_text(speaks.message().as_text());
+        assert_eq!(info.messages, count.min(10));
+    }
+    assert_eq!(listener.expect_close(Some(1000)), "timeout");
+    for socket in [&mut silent, &mut commands] {
+        socket.send(&[Frame::ping("still here")]);
+        socket.expect_pong(b"still here");
+    }
+    silent.send_text("one");
+    silent.message();
 }
 
 fn a_publisher_is_not_a_subscriber(workers: usize) {

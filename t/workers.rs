@@ -5,8 +5,9 @@ mod support;
 
 use std::thread;
 
+use support::process::{self, Signal};
 use support::push::{publisher, subscriber};
-use support::{load, on_1_and_4_workers, Client, Config, Cursor, Nginx, Request};
+use support::{load, on_1_and_4_workers, wait, Client, Config, Cursor, Nginx, Request};
 
 on_1_and_4_workers!(
     all_subscribers_see_all_messages_in_one_order,
@@ -166,4 +167,122 @@ fn more_workers_than_processors_work() {
     for (_, client) in &mut clients {
         assert_eq!(client.response().expect_status(200).text(), "one");
     }
+}
+
+/// More than a worker serves in one turn: what else it has been told of has to wait meanwhile.
+const CROWD: usize = 300;
+
+/// Makes a client of this worker, on which it waits.
+fn client_of(nginx: &Nginx, worker: i32) -> Client {
+    let mut client = nginx.client();
+    let text = client.request(&Request::get("/worker")).text().to_owned();
+    assert_eq!(text, worker.to_string());
+    client
+}
+
+/// Has one of two workers find, all at once, that a crowd that it serves and `first`, who waits on the channel `quiet`, have a
+/// message each, then what somebody else asks, who has come to that worker, and then what is done with `first` and another
+/// client of it. Returns who has come.
+fn come_while_the_worker_is_busy<R>(
+    nginx: &Nginx,
+    late: &Request,
+    meanwhile: impl FnOnce(Client, &mut Client) -> R,
+) -> (Client, R) {
+    let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
+    process::signal(other, Signal::STOP);
+    let mut crowd: Vec<Client> = (0..CROWD).map(|_| nginx.client()).collect();
+    for client in &mut crowd {
+        client.send(&Request::get(&subscriber("crowd")));
+    }
+    nginx.wait_for_subscribers("crowd", CROWD as u64);
+    let first = nginx.park("quiet");
+    let [mut comes, mut another] = [(); 2].map(|()| client_of(nginx, busy));
+    process::signal(other, Signal::CONT);
+    process::signal(busy, Signal::STOP);
+    nginx.publish("crowd", "for all").expect_status(201);
+    nginx.publish("quiet", "one").expect_status(201);
+    comes.send(late);
+    let done = meanwhile(first, &mut another);
+    process::signal(busy, Signal::CONT);
+    for client in &mut crowd {
+        client.response().expect_status(200);
+    }
+    (comes, done)
+}
+
+/// Waits until it alone waits, on one channel or on both.
+fn expect_only_it(nginx: &Nginx) {
+    wait::until_true("all others have left", || {
+        nginx.subscribers("quiet") == 1 && nginx.subscribers("crowd") <= 1
+    });
+}
+
+/// Waits for what comes after all that there is.
+fn the_next(id: &str) -> Request {
+    Request::get(&subscriber(id))
+        .header("If-Modified-Since", "Fri, 31 Dec 2100 23:59:59 GMT")
+        .header("If-None-Match", "0")
+}
+
+#[test]
+fn who_comes_before_the_worker_has_looked_is_woken_though_the_others_have_left() {
+    let nginx = Nginx::start(Config::push(2));
+    let (mut comes, ()) =
+        come_while_the_worker_is_busy(&nginx, &the_next("quiet"), |first, _| drop(first));
+    expect_only_it(&nginx);
+    nginx.publish("quiet", "two").expect_status(201);
+    assert_eq!(comes.response().expect_status(200).text(), "two");
+}
+
+#[test]
+fn who_comes_to_several_channels_before_the_worker_has_looked_is_woken() {
+    let nginx = Nginx::start(Config::push(2).server(
+        "location = /both { push_subscriber; push_channel_id quiet crowd; push_first_message newest; }",
+    ));
+    let both = Request::get("/both");
+    let (mut comes, ()) = come_while_the_worker_is_busy(&nginx, &both, |first, _| drop(first));
+    expect_only_it(&nginx);
+    nginx.publish("quiet", "two").expect_status(201);
+    assert_eq!(comes.response().expect_status(200).text(), "two");
+}
+
+#[test]
+fn a_deletion_reaches_who_came_before_the_worker_had_looked() {
+    let nginx = Nginx::start(Config::push(2));
+    let (mut comes, ()) =
+        come_while_the_worker_is_busy(&nginx, &the_next("quiet"), |first, _| drop(first));
+    expect_only_it(&nginx);
+    nginx.request(&Request::new("DELETE", &publisher("quiet"))).expect_status(200);
+    comes.response().expect_status(410);
+}
+
+#[test]
+fn what_is_published_before_the_worker_has_looked_reaches_who_has_come_since() {
+    let nginx = Nginx::start(Config::push(2));
+    let (mut comes, mut first) =
+        come_while_the_worker_is_busy(&nginx, &the_next("quiet"), |first, another| {
+            another.send(&Request::post(&publisher("quiet"), "two"));
+            first
+        });
+    assert_eq!(comes.response().expect_status(200).text(), "two");
+    assert_eq!(first.response().expect_status(200).text(), "one");
+}
+
+#[test]
+fn a_received_message_goes_when_the_one_that_it_stayed_for_has_left() {
+    let settings = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
+    let nginx = Nginx::start(Config::push(2).http(settings));
+    let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
+    process::signal(other, Signal::STOP);
+    let first = nginx.park("quiet");
+    let mut comes = client_of(&nginx, busy);
+    process::signal(other, Signal::CONT);
+    process::signal(busy, Signal::STOP);
+    // The worker meets all of this in this order, and is told of the message last.
+    comes.send(&Request::get(&subscriber("quiet")));
+    drop(first);
+    nginx.publish("quiet", "one").expect_status(201);
+    process::signal(busy, Signal::CONT);
+    assert_eq!(comes.response().expect_status(200).text(), "one");
+    nginx.wait_for_messages("quiet", 0);
 }

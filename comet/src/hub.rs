@@ -373,12 +373,13 @@ impl<T> Hub<T> {
         }
     }
 
-    /// Notes that hints were lost: everything is to be looked at.
+    /// Notes that hints were lost: everything is to be looked at. Lines that had a job keep it in its place: a round that began
+    /// anew each time would never come to its end.
     pub fn moved_all(&mut self) {
-        self.jobs.retain(|job| matches!(job, Job::One(_)));
         for (life, line) in &mut self.channels {
-            line.due = Some(self.tickets);
-            self.jobs.push_back(Job::All(*life));
+            if line.due.replace(self.tickets).is_none() {
+                self.jobs.push_back(Job::All(*life));
+            }
             for member in self.bundles.members(*life).into_iter().flat_map(|all| all.iter()) {
                 self.owed.moved(*life, member.channel.life);
             }
@@ -671,6 +672,24 @@ mod tests {
         assert_eq!(hub.members(slice.channel).map(|members| members.len()), Some(2));
         hub.fell_behind(alone);
         assert!(hub.is_due(Life(6)));
+    }
+
+    #[test]
+    fn a_round_that_is_asked_for_again_and_again_comes_to_its_end() {
+        let mut hub = Hub::default();
+        for life in 1..=1000 {
+            hub.add(waiter(life, life as u32));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10 {
+            hub.moved_all();
+            for _ in 0..100 {
+                let slice = hub.next_slice(1).unwrap();
+                seen.extend(names(&hub, &slice));
+                hub.pass(&slice);
+            }
+        }
+        assert_eq!(seen.len(), 1000);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use comet::clock::Now;
+use comet::config::Settings;
 use comet::hub::{Hub, Key, Slice, Waiter};
 use comet::many::{Member, Standing};
 use comet::message::Missed;
@@ -52,7 +53,8 @@ pub(super) fn decide(
         if seat.flow.is_some_and(|flow| flow.blocked) || slice.channel == ChannelRef::NOWHERE {
             continue;
         }
-        let place = (waiter.seq, waiter.reign, stays, seat.form, (seat.is_vague, seat.moves));
+        let look = (stays, seat.form, std::ptr::from_ref(seat.parked.settings()));
+        let place = (waiter.seq, waiter.reign, look, (seat.is_vague, seat.moves));
         let outlook = match &last {
             Some((known, outlook)) if *known == place => outlook.clone(),
             _ => {
@@ -84,7 +86,8 @@ pub(super) fn decide_for_many(
     }
     let mut deliveries = Vec::with_capacity(slice.keys.len());
     /// Who stands so and gets its messages in such a way gets this, and stands so afterwards.
-    type Known = (Rc<Standing>, (bool, PollForm, bool), (Outlook, Rc<Standing>));
+    type Known = (Rc<Standing>, Kind, (Outlook, Rc<Standing>));
+    type Kind = (bool, PollForm, bool, *const Settings);
     // Nearly all stand at the same places.
     let mut last: Option<Known> = None;
     for key in &slice.keys {
@@ -94,7 +97,8 @@ pub(super) fn decide_for_many(
         if seat.flow.is_some_and(|flow| flow.blocked) {
             continue;
         }
-        let kind = (seat.flow.is_some(), seat.form, seat.moves);
+        let settings = std::ptr::from_ref(seat.parked.settings());
+        let kind = (seat.flow.is_some(), seat.form, seat.moves, settings);
         let (outlook, come) = match &last {
             Some((known, known_kind, (outlook, come)))
                 if *known_kind == kind && (Rc::ptr_eq(known, &standing) || *known == standing) =>
@@ -180,16 +184,16 @@ fn of_poll(reader: &mut Reader<'_, '_>, waiter: &Waiter<Seat>) -> Outlook {
             zone::Answer::Gone => break replies::gone(),
         };
         next.missed.at_least |= seat.is_vague;
-        match reader.take_for_poll(&next, seat.form) {
-            Ok(steps) => {
-                let place = || {
-                    let cursor = waiter.cursor();
-                    farewell(seat.form, reader.zone.place_of(waiter.channel, cursor, reader.now))
-                };
-                return answer_with(seat, &steps, place);
-            }
+        let taken = reader.take_for_poll(&next, seat.form);
+        let place = || {
+            let cursor = waiter.cursor();
+            farewell(seat.form, reader.zone.place_of(waiter.channel, cursor, reader.now))
+        };
+        match taken {
+            Ok(steps) => return answer_with(seat, &steps, place),
             Err(Unreadable::Gone) => {}
-            Err(why) => return Outlook::Answer(unanswered(seat, why, None)),
+            // It was to begin with what is new, and this is.
+            Err(why) => return Outlook::Answer(unanswered(seat, why, seat.moves.then(place))),
         }
     };
     Outlook::Answer(Answer::Reply(Prepared::in_form(seat.form, end)))
@@ -204,14 +208,15 @@ fn answer_with(seat: &Seat, steps: &[Step], place: impl FnOnce() -> Rc<Prepared>
     })
 }
 
-/// The answer to a poll whose message cannot be sent.
+/// The answer to a poll whose message cannot be sent. `place` is what it is told to come back to, if it has no cursor of its
+/// own.
 fn unanswered(seat: &Seat, why: Unreadable, place: Option<Rc<Prepared>>) -> Answer {
-    match why {
-        // The client is to come back, and will be told what it has missed.
-        Unreadable::Gone => Answer::SentAway(place),
-        Unreadable::NotNow => {
+    match (why, place) {
+        (Unreadable::NotNow, None) => {
             Answer::Reply(Prepared::in_form(seat.form, Refusal::Exhausted.reply()))
         }
+        // The client is to come back, and will be told what it has missed; or, with its place, to wait a while.
+        (_, place) => Answer::SentAway(place),
     }
 }
 
@@ -253,7 +258,10 @@ fn of_many(
         }
         None => return (Outlook::Nothing, standing),
         Some(_) if fails => {
-            return (Outlook::Answer(unanswered(seat, Unreadable::NotNow, None)), standing)
+            let place = seat
+                .moves
+                .then(|| Prepared::at_place(seat.form, &stood.place(), Missed::default()));
+            return (Outlook::Answer(unanswered(seat, Unreadable::NotNow, place)), standing);
         }
         Some(End::Conflict) => replies::conflict(),
         Some(_) => replies::gone(),

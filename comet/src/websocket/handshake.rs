@@ -80,6 +80,7 @@ impl HandshakeError {
             // Section 4.4: the client may try again with a version that is named.
             HandshakeError::Version => Reply::text(426, sentence)
                 .header("Upgrade", &b"websocket"[..])
+                .header("Connection", &b"upgrade"[..])
                 .header("Sec-WebSocket-Version", &b"13"[..]),
             HandshakeError::Key | HandshakeError::Http => Reply::text(400, sentence),
         }

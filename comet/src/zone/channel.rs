@@ -407,6 +407,13 @@ impl Zone<'_> {
         }
     }
 
+    /// Whether a worker was told that a channel moved, and has not looked: nobody tells it again until it does. So who joins
+    /// those that wait there is to be looked at as well, though it came after the hint.
+    pub fn is_told(&self, channel: ChannelRef, slot: SlotRef) -> bool {
+        let place = self.resolve(channel).and_then(|at| self.entry_of(at, slot));
+        place.is_some_and(|place| self.entry(place).is_notified())
+    }
+
     /// Tells the zone whether a worker that looks at a channel has not looked on behalf of all its subscribers yet.
     pub fn is_looking(&mut self, channel: ChannelRef, slot: SlotRef, looking: bool) {
         if let Some(place) = self.resolve(channel).and_then(|at| self.entry_of(at, slot)) {

@@ -43,10 +43,12 @@ fn a_worker_that_has_been_told_is_not_told_again_until_it_looks() {
     // It is awake: one more channel is one more hint, but no wake-up.
     assert_eq!(wake(&mut world, say(b"d", &[b"x"])), Vec::<u32>::new());
     assert_eq!(mail(&mut world, slot).moved, [c.life, d.life]);
-    // Mail taken, but not looked at.
+    // Mail taken, but not looked at: who comes now has to know.
+    world.with(|zone, _| assert!(zone.is_told(c, slot) && zone.is_told(d, slot)));
     assert_eq!(wake(&mut world, say(b"c", &[b"x"])), Vec::<u32>::new());
     assert!(mail(&mut world, slot).moved.is_empty());
     world.with(|zone, _| zone.look(c, slot));
+    world.with(|zone, _| assert!(!zone.is_told(c, slot) && zone.is_told(d, slot)));
     assert_eq!(wake(&mut world, say(b"c", &[b"x"])), [0]);
     assert_eq!(mail(&mut world, slot).moved, [c.life]);
 }

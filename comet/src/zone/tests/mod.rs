@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod files;
 mod follow;
+mod hints;
 mod ids;
 mod limit;
 mod mail;
