@@ -99,10 +99,10 @@ pub fn publish(request: &Request) -> Status {
     };
     let published = match request.body() {
         RequestBody::Pieces(pieces) => append(request, &channels, &[Content::Pieces(&pieces)]),
-        RequestBody::File { path, len, directory } => {
+        RequestBody::File(file) => {
             let count = channels.as_slice().len();
-            match worker::token().map(|token| spool::claim(path, directory, token, count)) {
-                Some(Ok(paths)) => append_files(request, &channels, &paths, len),
+            match worker::token().map(|token| spool::claim(&file, token, count)) {
+                Some(Ok(paths)) => append_files(request, &channels, &paths, file.len),
                 Some(Err(error)) => {
                     let line = format!("push: cannot keep a message's file: {error}");
                     request.log(Topic::NoFile, Level::Error, &line);

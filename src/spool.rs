@@ -11,14 +11,15 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use comet::faults;
 
 use crate::nginx::log::{self, Level};
+use crate::nginx::request::TemporaryFile;
 use crate::nginx::{clock, process};
 
 const PREFIX: &str = "push-";
@@ -32,19 +33,19 @@ thread_local! {
     static FOUND: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes a temporary file over: moves it out of nginx's reach, and returns where it is now, under so many names: each is
-/// removed by itself.
+/// Takes a temporary file over: moves it out of nginx's reach, or copies it if it is not ours alone, and returns where it is
+/// now, under so many names: each is removed by itself.
 ///
 /// # Errors
 ///
 /// The system's error; the file is where it was, or nowhere.
-pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Result<Vec<PathBuf>> {
-    let directory = Path::new(OsStr::from_bytes(directory)).join(name_of(token));
+pub fn claim(file: &TemporaryFile<'_>, token: u64, count: usize) -> io::Result<Vec<PathBuf>> {
+    let directory = Path::new(OsStr::from_bytes(file.directory)).join(name_of(token));
     enter(&directory)?;
     let mut paths = vec![new_name(&directory)];
     faults::point("move file");
     if let Some(first) = paths.first() {
-        fs::rename(OsStr::from_bytes(file), first)?;
+        take(file, first)?;
     }
     for _ in 1..count {
         faults::point("link file");
@@ -57,6 +58,29 @@ pub fn claim(file: &[u8], directory: &[u8], token: u64, count: usize) -> io::Res
         paths.push(path);
     }
     Ok(paths)
+}
+
+/// Has a temporary file, or a copy of it, under this name.
+fn take(file: &TemporaryFile<'_>, path: &Path) -> io::Result<()> {
+    let there = Path::new(OsStr::from_bytes(file.path));
+    let open = File::from(file.descriptor.try_clone_to_owned()?);
+    let known = open.metadata()?;
+    // A name that nginx has removed may be another file's by now.
+    let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == (known.dev(), known.ino());
+    if file.may_move && fs::symlink_metadata(there).is_ok_and(is_it) {
+        return fs::rename(there, path);
+    }
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // Others read at places of their own (`pread`, `sendfile`), and not where the descriptor is.
+    let mut open = &open;
+    let copied = open.rewind().and_then(|()| io::copy(&mut open.take(file.len), &mut copy));
+    match copied {
+        Ok(len) if len == file.len => Ok(()),
+        copied => {
+            let _ = fs::remove_file(path);
+            Err(copied.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+        }
+    }
 }
 
 /// The directory for files of this life of the zone.

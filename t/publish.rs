@@ -36,6 +36,8 @@ on_1_and_4_workers!(
     bodies_around_the_buffer_size_stay_as_they_are,
     a_body_of_1_mb_stays_as_it_is,
     a_body_of_50_mb_stays_as_it_is,
+    a_body_that_something_else_has_read_before_is_a_message,
+    a_body_may_be_a_message_of_two_locations,
     a_body_larger_than_allowed_is_413_and_changes_nothing,
     an_urlencoded_form_is_a_message_as_it_is,
     a_multipart_form_is_a_message_as_it_is,
@@ -411,6 +413,53 @@ fn large_body(config: Config, length: usize) {
     let again = nginx.poll("a", &Cursor::none()).expect_status(200);
     assert_same_bytes(&again.body, &body);
     assert_eq!(again.bytes_without_date().0, response.bytes_without_date().0);
+}
+
+/// Smaller and larger than what nginx keeps in memory (`client_body_buffer_size`).
+const SIZES: [usize; 3] = [100, 100_000, 1_000_000];
+
+fn a_body_that_something_else_has_read_before_is_a_message(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers).http("client_max_body_size 8m;").server(
+        "location = /mirrored { mirror /copy; push_publisher; push_channel_id $arg_id; }
+         location = /copy { return 204; }
+         location = /application {
+             proxy_pass http://127.0.0.1:@port@/refuse; proxy_intercept_errors on; error_page 404 = @publish;
+         }
+         location = /refuse { return 404; }
+         location @publish { push_publisher; push_channel_id $arg_id; }",
+    ));
+    for location in ["/mirrored", "/application"] {
+        for size in SIZES {
+            let id = format!("{}{size}", &location[1..]);
+            nginx.publish_at(&format!("{location}?id={id}"), pattern(size));
+            assert_same_bytes(&nginx.poll(&id, &Cursor::none()).body, &pattern(size));
+            nginx.request(&Request::new("DELETE", &publisher(&id))).expect_status(200);
+        }
+    }
+    assert!(nginx.spooled().is_empty());
+}
+
+fn a_body_may_be_a_message_of_two_locations(workers: usize) {
+    let nginx = Nginx::start(Config::push(workers).http("client_max_body_size 8m;").server(
+        "location = /both { mirror /copy; push_publisher; push_channel_id one; }
+         location = /copy { push_publisher; push_channel_id two; }
+         location = /application { mirror /copy; proxy_pass http://127.0.0.1:@port@/taken; }
+         location = /taken { return 200; }",
+    ));
+    for size in SIZES {
+        nginx.publish_at("/both", pattern(size));
+        nginx.request(&Request::post("/application", pattern(size))).expect_status(200);
+        // A copy is made beside the request, and may be late.
+        nginx.wait_for_messages("two", 2);
+        assert_same_bytes(&nginx.poll("one", &Cursor::none()).body, &pattern(size));
+        for message in nginx.poll_all("two") {
+            assert_same_bytes(&message.body, &pattern(size));
+        }
+        for id in ["one", "two"] {
+            nginx.request(&Request::new("DELETE", &publisher(id))).expect_status(200);
+        }
+    }
+    assert!(nginx.spooled().is_empty());
 }
 
 fn a_body_larger_than_allowed_is_413_and_changes_nothing(workers: usize) {

@@ -15,6 +15,7 @@ on_1_and_4_workers!(
     long_polls_work_over_tls_and_http2,
     large_messages_work_over_tls_and_http2,
     deletion_and_timeout_work_over_http2,
+    who_is_to_use_a_websocket_is_told_so_over_http2,
     a_client_that_goes_away_is_noticed_over_http2,
     a_cancelled_stream_is_no_longer_counted,
     many_streams_of_one_connection_wait_and_are_served,
@@ -41,7 +42,8 @@ fn start_tls(workers: usize) -> Nginx {
             .server(
                 "location /short {
                      push_subscriber; set $push_channel_id $arg_id; push_subscriber_timeout 1s;
-                 }",
+                 }
+                 location /socket { push_subscriber websocket; push_channel_id $arg_id; }",
             ),
     );
     nginx
@@ -141,6 +143,21 @@ fn large_messages_work_over_tls_and_http2(workers: usize) {
     assert!(head.starts_with("HTTP/2 201"), "{head}");
     assert_same_bytes(&finish(waiting).1, &large);
     assert_same_bytes(&nginx.poll("a", &Cursor::none()).body, &large);
+}
+
+fn who_is_to_use_a_websocket_is_told_so_over_http2(workers: usize) {
+    if !support::nginx::has_or_skip("http_v2") {
+        return;
+    }
+    let nginx = start_tls(workers);
+    // A reply with fields about the connection would be none (RFC 9113, section 8.2.2).
+    let (head, body) = finish(curl(&nginx, &["--http2"], "/socket?id=a"));
+    assert!(head.starts_with("HTTP/2 426"), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains("WebSocket"), "{body:?}");
+    assert_eq!((field(&head, "Upgrade"), field(&head, "Connection")), (None, None));
+    let (head, _) = finish(curl(&nginx, &["--http1.1"], "/socket?id=a"));
+    assert!(head.starts_with("HTTP/1.1 426"), "{head}");
+    assert!(field(&head, "Upgrade").is_some(), "{head}");
 }
 
 fn deletion_and_timeout_work_over_http2(workers: usize) {

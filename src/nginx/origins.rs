@@ -63,7 +63,7 @@ impl Request {
             // No browser sends two.
             _ => Some(&b""[..]),
         };
-        let verdict = policy.judge(origin, self.header("Host"));
+        let verdict = policy.judge(origin, self.host());
         Some((policy, verdict))
     }
 

@@ -1,8 +1,8 @@
 //! A request: what it says, its body, and its reply.
 
-use std::os::fd::AsRawFd;
-use std::ptr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::{ptr, slice};
 
 use comet::config::{Settings, Valued};
 use comet::message::Body;
@@ -62,14 +62,23 @@ pub enum RequestBody<'a> {
     /// In memory, in pieces.
     Pieces(Vec<&'a [u8]>),
     /// In a temporary file of nginx's, which nginx removes with the request unless it was moved.
-    File {
-        /// Where.
-        path: &'a [u8],
-        /// Bytes.
-        len: u64,
-        /// The directory for temporary files of this location (`client_body_temp_path`).
-        directory: &'a [u8],
-    },
+    File(TemporaryFile<'a>),
+}
+
+/// A temporary file of nginx's.
+#[derive(Clone, Copy, Debug)]
+pub struct TemporaryFile<'a> {
+    /// Where it is, or was: if something else had the body read (`mirror`, or a location before this one), nginx has
+    /// removed the name at once.
+    pub path: &'a [u8],
+    /// The open file.
+    pub descriptor: BorrowedFd<'a>,
+    /// Whether nobody but this request needs it where it is.
+    pub may_move: bool,
+    /// Bytes.
+    pub len: u64,
+    /// The directory for temporary files of this location (`client_body_temp_path`).
+    pub directory: &'a [u8],
 }
 
 /// The content handler of publisher locations.
@@ -260,6 +269,24 @@ impl Request {
         first
     }
 
+    /// The host and the port that the client has asked for (RFC 9110, section 7.2).
+    pub fn host(&self) -> Option<&[u8]> {
+        self.header("Host").or_else(|| self.authority())
+    }
+
+    /// The pseudo-header `:authority`. With HTTP/2 nginx makes a field `Host` of it, with HTTP/3 it does not.
+    fn authority(&self) -> Option<&[u8]> {
+        // SAFETY: plain fields of a living request. With HTTP/3 both point to the value's ends, which lives in the pool of the
+        // request's own stream, or are null.
+        unsafe {
+            let (begin, end) = ((*self.0).host_start, (*self.0).host_end);
+            let is_there = (*self.0).http_version > NGX_HTTP_VERSION_20 as ngx_uint_t
+                && !begin.is_null()
+                && begin < end;
+            is_there.then(|| slice::from_raw_parts(begin, end.offset_from_unsigned(begin)))
+        }
+    }
+
     /// Whether the request has a body, of whatever length.
     pub fn has_body(&self) -> bool {
         // SAFETY: plain fields of a living request.
@@ -324,18 +351,23 @@ impl Request {
     /// The body, once it was read.
     pub fn body(&self) -> RequestBody<'_> {
         // SAFETY: once the body was read, `request_body` is null or complete: a chain of buffers in memory, or one in the
-        // temporary file (`ngx_http_request_body.c`). All live as long as the request.
+        // temporary file (`ngx_http_request_body.c`), which is open. All live as long as the request.
         unsafe {
             let Some(body) = (*self.0).request_body.as_ref() else {
                 return RequestBody::Pieces(Vec::new());
             };
             if let Some(file) = body.temp_file.as_ref().filter(|file| file.file.offset > 0) {
                 let path = self.core_location().client_body_temp_path;
-                return RequestBody::File {
+                // The file's own offset also counts what others have read of it.
+                let part = body.bufs.as_ref().map(|chain| &*chain.buf);
+                let len = part.map_or(0, |part| part.file_last - part.file_pos);
+                return RequestBody::File(TemporaryFile {
                     path: text::bytes(file.file.name),
-                    len: file.file.offset as u64,
+                    descriptor: BorrowedFd::borrow_raw(file.file.fd),
+                    may_move: ptr::eq(self.0, (*self.0).main),
+                    len: u64::try_from(len).unwrap_or(0),
                     directory: text::bytes((*path).name),
-                };
+                });
             }
             let mut pieces = Vec::new();
             let mut link: *const ngx_chain_t = body.bufs;
@@ -499,7 +531,10 @@ impl Request {
                 (*out).content_type_lowcase = ptr::null_mut();
             }
         }
-        reply.headers.iter().all(|(name, value)| self.add_header(name, value))
+        // HTTP/2 and HTTP/3 have no such fields: a reply with one is malformed (RFC 9113, section 8.2.2).
+        let is_said = |name: &str| self.is_http_1() || !["Connection", "Upgrade"].contains(&name);
+        let mut headers = reply.headers.iter().filter(|(name, _)| is_said(name));
+        headers.all(|(name, value)| self.add_header(name, value))
     }
 
     /// The value must live as long as the request.
