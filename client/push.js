@@ -56,6 +56,9 @@ const refused = (status) =>
 const told = (reason) =>
   reason === "deleted" || reason === "conflict" ? { reason, over: true } : { reason, again: true };
 
+/** Ends that a WebSocket tells, by code and reason. @type {Record<string, string>} */
+const ENDS = { "1001 channel deleted": "deleted", "1008 another subscriber came": "conflict" };
+
 /** Text if it is UTF-8, else bytes. @param {string | ArrayBuffer | Uint8Array} body */
 function readable(body) {
   if (typeof body === "string") return body;
@@ -215,9 +218,9 @@ export function subscribe(url, options = {}) {
       socket.onclose = ({ code, reason }) => {
         const missed = /^missed (at least )?(\d+)/.exec(reason);
         if (code === 4000 && missed) link.gap(Number(missed[2]), missed[1] !== undefined);
-        if (code === 1001) link.end(told("deleted"));
-        else if (code === 1008) link.end(told("conflict"));
-        else link.end({ reason: reason || "no connection", again: [1000, 1012, 4000].includes(code) });
+        // Proxies, too, close with these codes when they go, and mean no end.
+        const end = ENDS[`${code} ${reason}`];
+        link.end(end ? told(end) : { reason: reason || "no connection", again: [1000, 1001, 1012, 4000].includes(code) });
       };
     },
 
@@ -268,26 +271,21 @@ export function subscribe(url, options = {}) {
           const { data, base64, missed, at_least, end, time: _, ...message } = JSON.parse(line);
           if (end !== undefined) link.end(told(end));
           else if (missed !== undefined) link.gap(missed, at_least);
-          else link.message({ ...message, data: data ?? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) });
+          // One of several channels was left.
+          else if (message.id !== undefined) link.message({ ...message, data: data ?? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) });
         }
       }
       link.end({ reason: "the stream was cut off" });
     },
 
-    // One reply a message. The id is what two headers say.
+    // One reply a message, whose id is what two headers say. Two headers can ask for what comes after it as well, but not
+    // where push_ignore_queue_on_no_cache is on: browsers send "no-cache" with what they are not to store.
     async "long-poll"(link) {
       for (let quick = 0; !link.signal.aborted;) {
-        /** @type {Record<string, string>} */
-        const headers = {};
-        if (link.id) {
-          const [time, tag] = link.id.split(/:(.*)/);
-          headers["If-Modified-Since"] = new Date(1000 * Number(time)).toUTCString();
-          headers["If-None-Match"] = tag;
-        }
         link.alive();
         const began = Date.now();
         setTimeout(link.open, ASKING);
-        const reply = await fetch(address, { headers, credentials, cache: "no-store", signal: link.signal });
+        const reply = await fetch(resumed(link.id), { credentials, cache: "no-store", signal: link.signal });
         if (reply.status === 304) {
           link.open();
           // Ask again; but an answer at once, again and again, must not become a busy loop.

@@ -304,6 +304,17 @@ fn messages_missed_are_told() {
 }
 
 #[test]
+fn long_polls_go_on_where_no_cache_means_what_is_new() {
+    let nginx = Nginx::start(config(2, "", 100).http("push_ignore_queue_on_no_cache on;"));
+    nginx.publish("a", "before");
+    let page = Page::by(&nginx, &["long-poll"]);
+    nginx.wait_for_subscribers("a", 1);
+    let texts: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    texts.iter().for_each(|text| drop(nginx.publish("a", text.as_str())));
+    page.expect_texts(&texts);
+}
+
+#[test]
 fn it_begins_where_it_is_told_to() {
     for transport in TRANSPORTS {
         let nginx = start(2, "", 1000);

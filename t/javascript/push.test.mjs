@@ -183,8 +183,7 @@ test("what worked before is forgiven twice, then the others are tried", async ()
   assert.equal(requests[0].url, "http://push.example/sub?id=a%20b&x&last_event_id=7%3A0");
   requests[0].resolve(new Response(null, { status: 406 }));
   await settle();
-  assert.equal(requests[1].headers["If-Modified-Since"], "Thu, 01 Jan 1970 00:00:07 GMT");
-  assert.equal(requests[1].headers["If-None-Match"], "0");
+  assert.equal(requests[1].url, "http://push.example/sub?id=a%20b&x&last_event_id=7%3A0");
   requests[1].reject(new TypeError("no connection"));
   await settle();
   assert.equal(sockets.length, 4, "after all a pause");
@@ -221,6 +220,38 @@ test("an end that the server wants is no failure", async () => {
   sockets.at(-1).end(1008, "another subscriber came");
   await settle();
   assert.deepEqual(news().at(-1), "closed websocket conflict");
+});
+
+test("a proxy that closes as it goes ends nothing", async () => {
+  await start({ transports: ["websocket", "stream"] });
+  for (const reason of ["", "the proxy restarts", "constructor"]) {
+    sockets.at(-1).onopen();
+    sockets.at(-1).end(1001, reason);
+    await pass(1000);
+  }
+  assert.equal(sockets.length, 4);
+  for (let refusals = 0; requests.length === 0 && refusals < 5; refusals++) {
+    sockets.at(-1).end(1008, "blocked here");
+    await pass(8000);
+  }
+  assert.equal(requests.length, 1, "another transport may pass");
+  requests[0].reject(new TypeError("no connection"));
+  await pass(30_000);
+  sockets.at(-1).onopen();
+  sockets.at(-1).end(1001, "channel deleted");
+  await settle();
+  assert.deepEqual(news().at(-1), "closed websocket deleted");
+});
+
+test("a stream goes on when one of its channels was deleted", async () => {
+  await start({ transports: ["stream"] });
+  const { reply, push } = lines();
+  requests[0].resolve(reply);
+  push('{"id":"7:0","time":7,"channel":"a","data":"one"}\n{"left":"b","reason":"deleted"}\n');
+  push('{"id":"7:1","time":7,"channel":"a","data":"two"}\n');
+  await settle();
+  assert.deepEqual(news(), ["connecting stream", "open stream", "7:0 one", "7:1 two"]);
+  assert.equal(requests.length, 1);
 });
 
 test("a stream without pings is begun anew", async () => {
