@@ -55,9 +55,11 @@ help: ## this text
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: setup
-setup: ## install the Debian packages that building, running and testing need (apt-get; sudo unless root)
-	@scripts/setup.sh $(setup) run test
+.PHONY: setup setup-test
+setup: ## install the Debian packages that building and running need (apt-get; sudo unless root)
+	@scripts/setup.sh $(setup) run
+setup-test: ## the same and what the tests need: a browser, Node, Python
+	@scripts/setup.sh build vendored run test
 
 .PHONY: build
 build: ## build the module: build/ngx_http_push_module.so, or build/nginx-VERSION/ for NGINX=vendored
@@ -66,7 +68,7 @@ build: ## build the module: build/ngx_http_push_module.so, or build/nginx-VERSIO
 
 .PHONY: run
 run: ## set up, build, and start nginx in the foreground (PORT=8080, CONF=quickstart)
-	@scripts/setup.sh $(setup) $(if $(filter debian,$(NGINX)),run) $(if $(filter-out quickstart,$(CONF)),test)
+	@scripts/setup.sh $(setup) run $$(if grep -qsE '^ *listen .*\bssl\b' 'nginx-conf/$(CONF).conf'; then echo tls; fi)
 	@scripts/build-module.sh $(NGINX) >/dev/null
 	@exec scripts/run.sh "$(nginx_program)" "$(module)" "$(CONF)" $(PORT)
 
@@ -100,6 +102,7 @@ test-vendored: ## only clippy and t/ with the vendored nginx
 test-scripts: ## only the tests of the scripts
 	@scripts/check-nginx.test.sh
 	@scripts/fence.test.sh
+	@scripts/setup.test.sh
 
 .PHONY: test-asan
 test-asan: ## run t/ with AddressSanitizer in nginx and in the module

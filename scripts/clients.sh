@@ -10,7 +10,7 @@ is_current() { [[ -f $1 ]] && cmp -s "$1" "$2"; }
 lock=$ROOT/t/javascript/package-lock.json
 stamp=$ROOT/t/javascript/node_modules/.fetched
 if ! is_current "$stamp" "$lock"; then
-    command -v npm >/dev/null || die "npm is not installed ('make setup' installs it)"
+    command -v npm >/dev/null || die "npm is not installed ('make setup-test' installs it)"
     step 'client libraries in JavaScript'
     npm ci --prefix "$ROOT/t/javascript" --no-audit --no-fund --silent || die "npm could not fetch the client libraries of t/javascript"
     cp "$lock" "$stamp"
@@ -20,7 +20,7 @@ wanted=$ROOT/t/python/requirements.txt
 stamp=$BUILD/python/.fetched
 if ! is_current "$stamp" "$wanted"; then
     step 'client libraries in Python'
-    python3 -m venv --clear "$BUILD/python" || die "python3 cannot make an environment ('make setup' installs python3-venv)"
+    python3 -m venv --clear "$BUILD/python" || die "python3 cannot make an environment ('make setup-test' installs python3-venv)"
     "$BUILD/python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" || die "pip could not fetch the client libraries of t/python"
     cp "$wanted" "$stamp"
 fi

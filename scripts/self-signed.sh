@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 [[ $# -eq 1 ]] || die "usage: self-signed.sh DIRECTORY"
-command -v openssl >/dev/null || die "openssl is not installed ('scripts/setup.sh test' installs it)"
+command -v openssl >/dev/null || die "openssl is not installed ('scripts/setup.sh tls' installs it)"
 mkdir -p "$1"
 [[ ! -s $1/cert.pem || ! -s $1/key.pem ]] || exit 0
 umask 077

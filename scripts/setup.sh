@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a purpose needs, and nothing if they are all there.
 #
-#   scripts/setup.sh [--check] [build] [vendored] [nginx] [run] [test] [valgrind] [bench]
+#   scripts/setup.sh [--check] [build] [vendored] [nginx] [run] [tls] [test] [valgrind] [bench]
 #
 # --check only says what is missing (exit status 1 if something is).
 # If this is what installs nginx, its service is neither started nor enabled: we need the program, not a server
-# on port 80.
+# on port 80. An nginx that is installed already stays as it is, or nothing is installed.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -16,7 +16,10 @@ packages_for() {
         # nginx itself from source.
         vendored) echo libclang-dev gcc libc6-dev make binutils libssl-dev libpcre2-dev zlib1g-dev ;;
         nginx) echo nginx ;;
-        run) echo nginx curl ;;
+        # The nginx to run is that of `build` or `vendored`; curl is for the commands that scripts/run.sh shows.
+        run) echo curl ;;
+        # The certificate of scripts/self-signed.sh.
+        tls) echo openssl ;;
         # The browser test, clients in Python and JavaScript, certificates for the TLS tests.
         test)
             echo nginx curl openssl python3 python3-venv chromium chromium-driver
@@ -27,11 +30,31 @@ packages_for() {
         valgrind) echo valgrind ;;
         # Nchan, the peer, is unpacked and not installed: bench/servers.py.
         bench) echo nginx python3 procps ;;
-        *) die "unknown purpose '$1' (build, vendored, nginx, run, test, valgrind, bench)" ;;
+        *) die "unknown purpose '$1' (build, vendored, nginx, run, tls, test, valgrind, bench)" ;;
     esac
 }
 
+own_source="nginx's own packages, and others that have no nginx-dev: unpack the source of that version, run
+'./configure --with-compat' there, and 'make NGINX_SOURCE_DIR=/path/of/source NGINX_BIN=/usr/sbin/nginx' here."
+
 is_installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+# Another process may have apt's lock for a moment: unattended upgrades do.
+apt_get() { apt-get -o DPkg::Lock::Timeout=300 "$@"; }
+
+# Installs packages. Stops before an nginx that is installed would be changed: that restarts it, which is not for us to
+# decide on a machine that serves.
+apt_install() {
+    local changed
+    # "Inst NAME [the version that is there] (the new one ...)"; a package that is new has no brackets.
+    changed=$(apt_get -s install --no-install-recommends "$@" 2>/dev/null |
+        sed -nE '/^[A-Za-z]+ nginx-(dev|doc) /d; s/^(Inst|Remv) ((lib)?nginx[^ ]*) \[([^]]*)\].*/\2 \4/p' || true)
+    [[ -z $changed ]] ||
+        die "installing $* would change the nginx that is installed here (${changed//$'\n'/, }), and restart it.
+Debian's: upgrade it when that suits ('apt-get install nginx nginx-dev'), and try again.
+$own_source"
+    apt_get install -y -q --no-install-recommends "$@"
+}
 
 # Runs as root: keeps services from starting, installs, and puts things back.
 install_as_root() {
@@ -47,11 +70,11 @@ install_as_root() {
         chmod 755 "$policy"
     fi
 
-    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt-get update -q; fi
-    local install=(apt-get install -y -q --no-install-recommends "$@")
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt_get update -q; fi
     # A failure is most often an old package list.
-    "${install[@]}" || { apt-get update -q && "${install[@]}"; } ||
-        die "apt-get could not install: $*. Without Debian's nginx-dev, 'make NGINX=vendored' builds nginx too."
+    apt_install "$@" || { apt_get update -q && apt_install "$@"; } ||
+        die "apt-get could not install: $*. Without Debian's nginx-dev, 'make NGINX=vendored' builds nginx too.
+$own_source"
 
     if [[ -n $new_nginx ]] && is_installed nginx; then
         if command -v systemctl >/dev/null; then systemctl disable nginx.service >/dev/null 2>&1 || true; fi
@@ -78,7 +101,9 @@ command -v dpkg-query >/dev/null ||
 
 missing=()
 for purpose in "$@"; do
-    for package in $(packages_for "$purpose"); do
+    # By itself, so that an unknown purpose ends the script.
+    packages=$(packages_for "$purpose")
+    for package in $packages; do
         if ! is_installed "$package" && [[ " ${missing[*]-} " != *" $package "* ]]; then missing+=("$package"); fi
     done
 done
