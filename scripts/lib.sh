@@ -17,6 +17,10 @@ die() {
     exit 1
 }
 
+# nginx's configure cannot work there, and does not say why.
+[[ $BUILD != *[[:space:]]* && $ROOT != *[[:space:]]* ]] ||
+    die "nothing can be built where a path has white space: '$ROOT'. Move the clone to a directory without."
+
 # Path of the installed nginx, or nothing. Debian puts it where an ordinary user's PATH does not look.
 installed_nginx() {
     local path
@@ -33,6 +37,14 @@ configure_argument() {
 # mapped would crash that nginx.
 put_file() { install -m "${3:-644}" "$1" "$2.new" && mv -f "$2.new" "$2"; }
 
+# Fails unless there is a cargo, as new as Cargo.toml asks for.
 need_cargo() {
-    command -v cargo >/dev/null || die "cargo was not found. Install Rust (https://rustup.rs) and try again."
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml" | head -n 1)
+    command -v cargo >/dev/null ||
+        die "cargo was not found. Install Rust $wanted or later (https://rustup.rs) and try again."
+    found=$(cargo --version | sed -n 's/^cargo \([0-9.]*\).*/\1/p')
+    [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
+        die "Rust $wanted or later is needed, and $(command -v cargo) is ${found:-of no known version}. With rustup: 'rustup update stable'.
+Without (Debian's own Rust is too old): install it (https://rustup.rs), and put its directory (~/.cargo/bin) first in PATH."
 }
