@@ -22,7 +22,7 @@ COPY scripts/lib.sh scripts/setup.sh scripts/install-image.sh /tmp/image/scripts
 COPY nginx-conf /tmp/image/nginx-conf
 COPY client /tmp/image/client
 COPY --from=build /src/build/ngx_http_push_module.so /tmp/image/build/
-RUN /tmp/image/scripts/install-image.sh && rm -rf /tmp/image /var/lib/apt/lists/*
+RUN /tmp/image/scripts/install-image.sh --overwrite && rm -rf /tmp/image /var/lib/apt/lists/*
 EXPOSE 8080 8081
 # Long-polls are answered before nginx ends.
 STOPSIGNAL SIGQUIT

@@ -53,7 +53,7 @@ module = $(module_dir)/ngx_http_push_module.so
 help: ## this text
 	@echo 'make [TARGET] [NGINX=debian|vendored | NGINX_SOURCE_DIR=... NGINX_BUILD_DIR=...]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup setup-test
 setup: ## install the Debian packages that building and running need (apt-get; sudo unless root)

@@ -13,8 +13,9 @@ directory=$(configure_argument "$nginx" --modules-path)
 : "${directory:=$prefix/modules}"
 name=$(basename "$module")
 
-mkdir -p "${DESTDIR-}$directory"
-put_file "$module" "${DESTDIR-}$directory/$name" || die "could not write to ${DESTDIR-}$directory (as root: sudo make install)"
+if ! { mkdir -p "${DESTDIR-}$directory" && put_file "$module" "${DESTDIR-}$directory/$name"; }; then
+    die "could not write to ${DESTDIR-}$directory (as root: sudo make install, with the same NGINX... variables)"
+fi
 cat <<TEXT
 Installed ${DESTDIR-}$directory/$name
 Load it with this line at the top of nginx.conf, before 'events':

@@ -4,7 +4,8 @@
 #   scripts/run.sh NGINX MODULE [CONFIGURATION] [PORT]
 #
 # CONFIGURATION is the name of a file in nginx-conf/ without .conf (quickstart). Its own directory is build/run;
-# everything that nginx writes goes there. Ctrl-C stops it.
+# everything that nginx writes goes there. It listens on this machine only, also where the file says 0.0.0.0: that is
+# for a container, whose host decides who reaches it. Ctrl-C stops it.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -68,7 +69,7 @@ for from in "${!moved[@]}"; do
     # In two steps, so that a moved port is not moved again.
     script+=(-e "s/([0-9.]+:|localhost:)$from\b/\1@${moved[$from]}/g")
 done
-sed -E "${script[@]}" -e 's/:@/:/g' "$conf" >"$prefix/conf/$name.conf"
+sed -E "${script[@]}" -e 's/:@/:/g' -e 's/^( *listen +)0\.0\.0\.0:/\1127.0.0.1:/' "$conf" >"$prefix/conf/$name.conf"
 scheme=http curl_options=
 if grep -qE '^ *listen .*\bssl\b' "$conf"; then
     "$ROOT/scripts/self-signed.sh" "$prefix/conf/tls"
@@ -86,7 +87,9 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-"$nginx" -p "$prefix/" -c "$prefix/conf/$name.conf" -g "$globals" &
+log=$prefix/logs/error.log
+earlier=$(stat -c %s "$log" 2>/dev/null || echo 0)
+"$nginx" -p "$prefix/" -e "$log" -c "$prefix/conf/$name.conf" -g "$globals" &
 started=$!
 for _ in {1..100}; do
     kill -0 "$started" 2>/dev/null || break
@@ -95,7 +98,9 @@ for _ in {1..100}; do
 done
 if ! kill -0 "$started" 2>/dev/null; then
     wait "$started" || true
-    die "nginx did not start; its log is $prefix/logs/error.log"
+    # Not only where the log is: a temporary directory goes.
+    die "nginx did not start. Its log says:
+$(tail -c "+$((earlier + 1))" "$log" 2>/dev/null | tail -n 5)"
 fi
 
 # Where this configuration publishes and subscribes: it says so in comments, each in the server that does it.
