@@ -2,8 +2,9 @@
 
 use comet::channel_id::{channel_id, channel_ids, no_channel_id, ChannelId};
 use comet::reply::Reply;
+use comet::subscriber::Refusal;
 
-use crate::nginx::log::{Level, Topic};
+use crate::nginx::log::{self, Level, Topic};
 use crate::nginx::request::Request;
 
 /// The channels that a request names.
@@ -65,11 +66,23 @@ pub fn channels_of(request: &Request) -> Result<Channels, Reply> {
     if channels.as_slice().iter().any(ChannelId::is_truncated) {
         request.log(
             Topic::LongId,
-            Level::Warn,
-            "push: the channel id is longer than push_max_channel_id_length, and was cut",
+            // Others whose ids begin alike have the same channel from now on.
+            Level::Error,
+            "push: the channel id is longer than push_max_channel_id_length, and was cut: ids that begin alike are one channel",
         );
     }
     Ok(channels)
+}
+
+/// Tells the operator of a subscriber for whose channel there is no room. Other refusals are as the configuration wants them, or
+/// told elsewhere.
+pub fn complain(refusal: Refusal) {
+    let topic = match refusal {
+        Refusal::NoSpace => Topic::NoRoom,
+        Refusal::TooManyChannels => Topic::NoMore,
+        _ => return,
+    };
+    log::cycle(topic.level(Level::Error), &format!("push: {refusal}"));
 }
 
 /// A limit from the configuration; what is larger than can be counted is no limit.

@@ -9,7 +9,7 @@ use comet::websocket;
 use comet::wire::object;
 use comet::zone::Content;
 
-use crate::channel::Channels;
+use crate::channel::{self, Channels};
 use crate::nginx::parking::Parked;
 use crate::worker::{self, Unchanged};
 use crate::{memory, publisher, subscriber};
@@ -104,7 +104,12 @@ impl Control {
         let id = self.id_of(stream.settings(), channel)?;
         let position = position.unwrap_or(self.first);
         let subscription = subscriber::subscription(stream.settings(), &id, position);
-        let missed = worker::add_channel(key, &subscription, id.name())?;
+        let missed =
+            worker::add_channel(key, &subscription, id.name()).inspect_err(|unchanged| {
+                if let Unchanged::Refused(refusal) = unchanged {
+                    channel::complain(*refusal);
+                }
+            })?;
         let mut said = websocket::text(&frames::subscribed(request.clone(), channel));
         if !missed.is_none() {
             said.extend(websocket::text(object::gap(missed).as_bytes()));

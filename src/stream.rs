@@ -210,7 +210,7 @@ fn follow(request: &Request, channels: &Channels) -> Result<(Place, Missed), Ref
                 .map(|followed| followed.map(|(place, missed)| (place, missed.and(vague))))
         }
     };
-    Ok(followed.ok_or(Refused::NotHere)??)
+    Ok(followed.ok_or(Refused::NotHere)?.inspect_err(|refusal| channel::complain(*refusal))?)
 }
 
 /// Sends the head, and parks the request. Without a place, the client only publishes.

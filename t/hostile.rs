@@ -870,6 +870,11 @@ fn more_channels_than_allowed_are_refused_on_all_ways(workers: usize) {
         assert_eq!(response.status, status, "{}", response.head);
         assert!(way == 1 || response.text().ends_with(sentence), "{}", response.text());
     }
+    let log = nginx.error_log();
+    assert!(
+        log.contains("[error]") && log.contains("push: The subscriber was not served"),
+        "{log}"
+    );
     for ids in ["c", "a,c", "c,a", "a,b,c", "c,d,e"] {
         nginx.get(&format!("/interval?id={ids}")).expect_status(403);
         let request = Request::post(&publisher(ids), "no");

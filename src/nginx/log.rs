@@ -63,6 +63,10 @@ pub enum Topic {
     NoFile,
     /// A message was not published: there is no memory for it.
     Memory,
+    /// A subscriber was not served: there is no room for its channel.
+    NoRoom,
+    /// A subscriber was not served: there are as many channels as there may be.
+    NoMore,
     /// Something is short of which clients are refused.
     Short,
     /// There is no room for a worker.
