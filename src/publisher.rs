@@ -104,7 +104,10 @@ pub fn publish(request: &Request) -> Status {
             match worker::token().map(|token| spool::claim(&file, token, count)) {
                 Some(Ok(paths)) => append_files(request, &channels, &paths, file.len),
                 Some(Err(error)) => {
-                    let line = format!("push: cannot keep a message's file: {error}");
+                    let line = format!(
+                        "push: cannot keep a message's file in {} (client_body_temp_path): {error}",
+                        String::from_utf8_lossy(directory)
+                    );
                     request.log(Topic::NoFile, Level::Error, &line);
                     Some(Err(PublishError::NotKept))
                 }

@@ -260,6 +260,9 @@ fn a_maximum_below_the_minimum_is_refused() {
     );
     assert!(!check.success, "an inherited minimum counts");
     assert!(names.iter().all(|name| check.text.contains(name)), "{}", check.text);
+    assert!(check.text.contains("in location \"/x\""), "{}", check.text);
+    let check = Nginx::check(&config_with(Server, text));
+    assert!(check.text.contains("in a server"), "{}", check.text);
 }
 
 #[test]

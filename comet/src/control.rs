@@ -83,8 +83,10 @@ pub enum CommandError {
     /// Not this channel.
     #[error("The channel is none of this location's, nor does push_websocket_channels name it.")]
     NotAllowed,
-    /// This location has no publishers.
-    #[error("This is not a publisher location: push_pubsub is.")]
+    /// This connection gets messages and sends none.
+    #[error(
+        "This connection may not publish: that takes push_pubsub or push_publisher, and no limit_except that restricts POST."
+    )]
     NoPublisher,
     /// This location has no subscribers.
     #[error("This is not a subscriber location: push_subscriber and push_pubsub are.")]

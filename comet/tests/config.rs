@@ -404,8 +404,8 @@ fn where_to_begin_is_checked_as_far_as_it_is_known() {
         assert_eq!(
             error(&[("push_first_message", &["newest", bad])]),
             format!(
-                "invalid value \"{bad}\" in \"push_first_message\": allowed is \"oldest\", \"newest\", N, -N, @T, \
-                 and variables"
+                "invalid value \"{bad}\" in \"push_first_message\": allowed is \"oldest\", \"newest\", N (the N-th oldest \
+                 message), -N (the last N messages), @T (those since the second T after 1970), and variables"
             )
         );
     }

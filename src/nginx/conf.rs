@@ -13,6 +13,7 @@ use super::directive;
 use super::log::{self, Level};
 use super::module::ngx_http_push_module;
 use super::pool;
+use super::text;
 use super::values::AllValues;
 
 /// What nginx wants for "this configuration is wrong" (`NGX_CONF_ERROR`).
@@ -78,16 +79,36 @@ pub(super) unsafe extern "C" fn merge_location(
         Ok(warnings) => {
             for warning in warnings {
                 // SAFETY: nginx's own configuration.
-                unsafe { log::configuration(cf, Level::Warn, &warning.to_string()) };
+                unsafe {
+                    log::configuration(cf, Level::Warn, &format!("{warning}, {}", place(cf)))
+                };
             }
             child.settings = child.said.settings();
             CONF_OK
         }
         Err(error) => {
             // SAFETY: nginx's own configuration.
-            unsafe { log::configuration(cf, Level::Emergency, &error.to_string()) };
+            unsafe { log::configuration(cf, Level::Emergency, &format!("{error}, {}", place(cf))) };
             CONF_ERROR
         }
+    }
+}
+
+/// Where the block is that is being merged: all lines about it have the number of the one that ends `http`.
+///
+/// # Safety
+///
+/// `cf` must be nginx's, merging a block.
+unsafe fn place(cf: *mut ngx_conf_t) -> String {
+    // SAFETY: the caller's promise: then the context is the block's own (`ngx_http_merge_servers`,
+    // `ngx_http_merge_locations`), and a name, if it has one, lives in the configuration.
+    let name = unsafe {
+        let context: *mut ngx_http_conf_ctx_t = (*cf).ctx.cast();
+        text::bytes((*core_location((*context).loc_conf)).name)
+    };
+    match name {
+        [] => "in a server".into(),
+        name => format!("in location \"{}\"", String::from_utf8_lossy(name)),
     }
 }
 

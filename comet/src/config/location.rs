@@ -506,7 +506,8 @@ impl LocationConf {
             first::first([*arg]).map_err(|BadFirst(value)| ConfigError::Value {
                 directive,
                 value,
-                allowed: "\"oldest\", \"newest\", N, -N, @T, and variables",
+                allowed: "\"oldest\", \"newest\", N (the N-th oldest message), -N (the last N messages), \
+                          @T (those since the second T after 1970), and variables",
             })?;
         }
         self.set_valued(directive, Valued::FirstMessage, args)
