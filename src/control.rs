@@ -141,7 +141,9 @@ impl Control {
             .iter()
             .map(|id| publisher::publication(settings, id.as_bytes(), content_type, event, content))
             .collect();
-        let published = worker::publish(&publications).ok_or(Unchanged::NotHere)??;
+        let published = worker::publish(&publications)
+            .ok_or(Unchanged::NotHere)?
+            .inspect_err(publisher::complain)?;
         let told: Vec<_> = ids
             .iter()
             .zip(&published)

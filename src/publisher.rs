@@ -11,7 +11,7 @@ use comet::wire::info::ChannelInfo;
 use comet::zone::{Content, Publication, Published};
 
 use crate::channel::{self, Channels};
-use crate::nginx::log::{Level, Topic};
+use crate::nginx::log::{self, Level, Topic};
 use crate::nginx::request::{Request, RequestBody, Status};
 use crate::stream::{self, Role};
 use crate::{cors, spool, worker};
@@ -80,15 +80,23 @@ fn tell(
 }
 
 fn refuse(request: &Request, error: &PublishError) -> Status {
-    let topic = match error {
+    request.log(topic_of(error), Level::Error, &format!("push: {error}"));
+    request.reply(error.reply())
+}
+
+/// Tells the operator of a message that came by a WebSocket and was not published.
+pub fn complain(error: &PublishError) {
+    log::cycle(topic_of(error).level(Level::Error), &format!("push: {error}"));
+}
+
+fn topic_of(error: &PublishError) -> Topic {
+    match error {
         PublishError::NoSpace { .. } | PublishError::TooLarge { .. } => Topic::Full,
         PublishError::TooManyChannels => Topic::Limit,
         PublishError::Closing => Topic::Closing,
         PublishError::NotKept => Topic::NoFile,
         PublishError::Exhausted => Topic::Memory,
-    };
-    request.log(topic, Level::Error, &format!("push: {error}"));
-    request.reply(error.reply())
+    }
 }
 
 /// Publishes the body of a request that was read.
@@ -106,7 +114,7 @@ pub fn publish(request: &Request) -> Status {
                 Some(Err(error)) => {
                     let line = format!(
                         "push: cannot keep a message's file in {} (client_body_temp_path): {error}",
-                        String::from_utf8_lossy(directory)
+                        String::from_utf8_lossy(file.directory)
                     );
                     request.log(Topic::NoFile, Level::Error, &line);
                     Some(Err(PublishError::NotKept))

@@ -217,10 +217,13 @@ fn poll(request: &Request, wishes: &Wishes<'_>, transport: Transport) -> Status 
         None => Status::INTERNAL_ERROR,
         // A worker of the next cycle will have the channel.
         Some(Err(Refusal::Closing)) => send_away(request),
-        Some(Err(refusal)) => tell(match form {
-            PollForm::Jsonp => refusal.explained(),
-            _ => refusal.reply(),
-        }),
+        Some(Err(refusal)) => {
+            channel::complain(refusal);
+            tell(match form {
+                PollForm::Jsonp => refusal.explained(),
+                _ => refusal.reply(),
+            })
+        }
         Some(Ok(Served::Messages(steps))) => {
             match Prepared::with_messages(form, &steps, settings) {
                 Ok(prepared) => request.send(prepared),

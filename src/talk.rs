@@ -114,7 +114,10 @@ impl Publisher {
             .collect();
         let published = match worker::publish(&publications) {
             Some(Ok(published)) => published,
-            Some(Err(error)) => return Err((error.close_code(), error.to_string())),
+            Some(Err(error)) => {
+                publisher::complain(&error);
+                return Err((error.close_code(), error.to_string()));
+            }
             None => return Err((websocket::INTERNAL_ERROR, "The worker is stopping.".into())),
         };
         let names = ids.iter().map(ChannelId::name);
