@@ -55,7 +55,7 @@
 //!   When one of them moves, the worker takes the oldest message of any that it has not seen, by the zone-wide stamp.
 //! * Start and end: the master takes the snapshot back before workers start (`init_module`), the first of them empties the file
 //!   (`init_process`), and the master writes it when they have all gone (`exit_master`).
-//! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, at once, and end their
+//! * Reload: the zone stays. Old workers send their long-polls away with 304 and their position, some at a time, and then end their
 //!   streams over a second.
 mod channel;
 mod control;
