@@ -544,3 +544,31 @@ fn an_old_worker_may_die_with_the_lock_of_a_zone_that_was_replaced() {
     }
     assert!(nginx.error_log().contains("which is gone"));
 }
+
+/// While the master moves the channels to a zone of another size, it takes no note of deaths, and may wait for the lock of one
+/// who has died just then.
+#[test]
+fn a_reload_does_not_wait_for_the_dead() {
+    let config = |size: &str| Config::push(1).http(&format!("push_shared_memory_size {size};"));
+    let mut nginx = Nginx::start(config("1m"));
+    let register = Register::of(&nginx);
+    nginx.tolerate("exited on signal 9");
+    nginx.publish("a", "one");
+    register.order(Order::Stop, register.point("lock taken").unwrap().number, 1, None);
+    let mut client = nginx.client();
+    client.send(&Request::post(&publisher("a"), "never published"));
+    wait::until_true("one with the lock", || register.victim().is_some());
+    let victim = register.victim().unwrap();
+    assert_eq!(nginx.workers(), [victim]);
+    nginx.reconfigure(config("2m"));
+    nginx.signal(Signal::HUP);
+    // From here on the master learns of nothing until it has moved the channels.
+    wait::until_true("the new zone", || {
+        process::shared_mappings(nginx.master()).contains(&(2 << 20))
+    });
+    process::signal(victim, Signal::KILL);
+    wait::until_true("a new worker", || nginx.workers().len() == 1 && nginx.workers() != [victim]);
+    assert!(nginx.error_log().contains(&format!("was locked by {victim}, which is gone")));
+    nginx.publish("a", "two").expect_status(202);
+    assert_eq!(nginx.queue("a"), ["one", "two"]);
+}

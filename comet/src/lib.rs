@@ -20,6 +20,7 @@
 //! | [`poll`] | the forms of what a poll gets, of one message or of several, also as a script |
 //! | [`silence`] | whether a client that sends nothing is still there |
 //! | [`surplus`] | when a worker asks its allocator for what it keeps |
+//! | [`process`] | what the kernel says of a process |
 //! | [`faults`] | points at which a test build may die |
 //! | [`config`] | every directive, its values, inheritance and defaults |
 //!
@@ -38,6 +39,7 @@ pub mod many;
 pub mod message;
 pub mod outbox;
 pub mod poll;
+pub mod process;
 pub mod publisher;
 pub mod reply;
 pub mod silence;

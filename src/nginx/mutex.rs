@@ -1,9 +1,10 @@
 //! The mutex of a zone's slab pool (invariant I7): nginx's own words in shared memory, taken and released by nginx's own
 //! rules (`ngx_shmtx.c`), so that its master can release what a dead worker held (`ngx_unlock_mutexes`).
 //!
-//! One thing differs: nobody waits for ever. There are two deaths after which nginx leaves others waiting: after the mutex was
-//! released, and before the one who waits for it was woken; and while the mutex is that of a zone that the master does not
-//! know any more, because a reload has replaced it. So who has waited for a while looks for itself.
+//! One thing differs: nobody waits for ever. There are three deaths after which nginx leaves others waiting: after the mutex was
+//! released, and before the one who waits for it was woken; while the mutex is that of a zone that the master does not
+//! know any more, because a reload has replaced it; and while the master waits for the mutex itself, to replace the zone. So who
+//! has waited for a while looks for itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -134,10 +135,11 @@ impl<'a> Mutex<'a> {
         self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
     }
 
-    /// Does what the master does when a worker dies, if it has not.
+    /// Does what the master does when a worker dies, if it has not: if it is the master that waits here, it takes no note of any
+    /// death until it has the mutex.
     fn release_for_the_dead(&self) {
         let holder = self.holder.load(Ordering::Relaxed);
-        let is_gone = u32::try_from(holder).is_ok_and(|pid| pid != 0 && !process::is_alive(pid));
+        let is_gone = u32::try_from(holder).is_ok_and(|pid| pid != 0 && process::has_ended(pid));
         if is_gone && self.change(holder, 0) {
             let line =
                 format!("push: the shared memory zone was locked by {holder}, which is gone");

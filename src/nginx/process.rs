@@ -1,5 +1,8 @@
 //! What process this is.
 
+use std::fs;
+
+use comet::process;
 use nginx_sys::{
     ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_new_binary,
     ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER,
@@ -45,6 +48,12 @@ pub fn is_alive(pid: u32) -> bool {
     !gone || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
+/// Whether a process has ended, even if nobody has taken note of that yet: then it still exists, and does nothing any more.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = || fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !is_alive(pid) || process::has_ended(&stat())
+}
+
 /// nginx's directories for temporary files, wherever a cycle's configuration has them.
 ///
 /// # Safety
@@ -69,7 +78,7 @@ pub fn give_memory_back() {
 
 /// How many bytes of memory this process has for itself: what it shares, and files, are not counted. 0 without `/proc`.
 pub fn private_memory() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = statm.split(' ').skip(1).map_while(|figure| figure.parse::<u64>().ok());
     let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
     // SAFETY: only asks.
