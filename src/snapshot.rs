@@ -8,27 +8,153 @@
 //! change anything. A worker may have no rights to remove it, but it can empty what is open; the master removes an empty file
 //! at the next reload or at its end, and a start takes nothing from it.
 //!
-//! Bodies in files stay where they are ([`spool`]); the snapshot has their paths. It is taken back only when nginx has its
-//! sockets (`init_module`), and nginx closes them only after it was written, so that a successor on the same ports finds all of
-//! it.
+//! Bodies in files stay where they are ([`spool`]); the snapshot has their paths.
+//!
+//! It is taken back only when nginx has its sockets (`init_module`). That another nginx has given them up does not mean that it
+//! has written the snapshot: told to quit, it closes them at once, and it writes when its last client has gone. So the
+//! snapshot is whose [`Lock`] counts, from before it is taken back until after it was written, and a start waits for it.
+
+mod lock;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use comet::zone::{Restored, Saved, Snapshot};
 
-use crate::nginx::clock;
 use crate::nginx::log::{self, Level};
 use crate::nginx::zone::{NewZone, SharedZone};
+use crate::nginx::{clock, process};
 use crate::spool;
+use lock::Lock;
+
+/// For how long a start waits for another nginx to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 thread_local! {
     /// What this nginx has restored. Workers inherit it.
     static TAKEN: RefCell<Option<Taken>> = const { RefCell::new(None) };
+    /// The lock on this nginx's snapshot. Workers inherit it, and close it.
+    static LOCK: RefCell<Option<Lock>> = const { RefCell::new(None) };
+}
+
+/// Takes possession of the snapshot, and takes channels and messages back into a new zone. In the master.
+///
+/// In an upgrade of the binary, the nginx that still runs is the one that has started this one, and does not end before it.
+pub fn begin(path: &Path, new: NewZone, is_upgrade: bool) {
+    let mut lock = Lock::try_new(path);
+    if is_refused(&lock) && !is_upgrade {
+        lock = await_lock(path);
+    }
+    let is_in_use = is_refused(&lock);
+    if is_in_use {
+        lock = Lock::take_over(path);
+    }
+    hold(path, lock);
+    if is_in_use && !is_upgrade {
+        log::cycle(
+            Level::Error,
+            &format!(
+                "push: another nginx still uses {} after {} seconds; this one begins without its messages, and it does not \
+                 save them any more",
+                path.display(),
+                PATIENCE.as_secs()
+            ),
+        );
+        return;
+    }
+    restore(path, new);
+}
+
+fn is_refused(lock: &Result<Lock, TryLockError>) -> bool {
+    matches!(lock, Err(TryLockError::WouldBlock))
+}
+
+fn await_lock(path: &Path) -> Result<Lock, TryLockError> {
+    log::cycle(
+        Level::Notice,
+        &format!(
+            "push: waiting for another nginx, which still ends, to save its messages to {}",
+            path.display()
+        ),
+    );
+    let begin = Instant::now();
+    loop {
+        process::pause(INTERVAL);
+        let lock = Lock::try_new(path);
+        if !is_refused(&lock) || begin.elapsed() > PATIENCE {
+            return lock;
+        }
+    }
+}
+
+/// After a reload, possession of the snapshot goes on, or begins. Nothing is taken back. In the master.
+pub fn go_on(path: &Path) {
+    let is_held = LOCK
+        .with_borrow(|lock| lock.as_ref().is_some_and(|lock| lock.is_on(path) && lock.counts()));
+    if !is_held {
+        hold(path, Lock::try_new(path));
+    }
+}
+
+fn hold(path: &Path, lock: Result<Lock, TryLockError>) {
+    give_up();
+    match lock {
+        Ok(lock) => LOCK.set(Some(lock)),
+        Err(TryLockError::WouldBlock) => log::cycle(
+            Level::Error,
+            &format!(
+                "push: another nginx uses {}; unless it ends first, messages will be lost when this one ends",
+                path.display()
+            ),
+        ),
+        Err(TryLockError::Error(error)) => complain_of_lock(path, &error),
+    }
+}
+
+/// This nginx has no snapshot, or has no more to do with it. In the master.
+pub fn give_up() {
+    if let Some(lock) = LOCK.take() {
+        lock.release();
+    }
+}
+
+/// The lock is the master's: it must end with the master, also if workers outlive it. In all other processes.
+pub fn leave_to_master() {
+    drop(LOCK.take());
+}
+
+/// Tells beforehand what would be wrong, and changes nothing.
+pub fn check(path: &Path) {
+    let Some(directory) = path.parent() else { return };
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => complain_of_lock(path, &io::Error::from_raw_os_error(libc::ENOTDIR)),
+        Err(error) => complain_of_lock(path, &error),
+    }
+}
+
+fn complain_of_lock(path: &Path, error: &io::Error) {
+    let lock = lock::path_for(path);
+    // If that is there, so is the directory, and the snapshot may well be written.
+    let (cannot, outcome) = match fs::symlink_metadata(&lock) {
+        Ok(_) => ("use", "nothing keeps another nginx from using the snapshot too"),
+        Err(_) => ("create", "messages will be lost when nginx ends"),
+    };
+    log::cycle(
+        Level::Error,
+        &format!(
+            "push: \"push_snapshot\" {}: cannot {cannot} {}: {error}; {outcome}",
+            path.display(),
+            lock.display()
+        ),
+    );
 }
 
 /// A snapshot that was restored. It is spent, and empty, once a worker runs.
@@ -50,14 +176,18 @@ impl Taken {
 
     /// Removes it, unless another file has its name by now: that of another nginx, after an upgrade of the binary.
     fn remove(&self) -> io::Result<()> {
-        let id = |file: fs::Metadata| (file.dev(), file.ino());
-        let named = fs::symlink_metadata(&self.path).map(id);
-        let open = self.file.metadata().map(id)?;
-        match named {
-            Ok(named) if named == open => fs::remove_file(&self.path),
-            _ => Ok(()),
+        match is_at(&self.file, &self.path)? {
+            true => fs::remove_file(&self.path),
+            false => Ok(()),
         }
     }
+}
+
+/// Whether a name is that of an open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let id = |file: fs::Metadata| (file.dev(), file.ino());
+    let open = file.metadata().map(id)?;
+    Ok(fs::symlink_metadata(path).map(id).is_ok_and(|named| named == open))
 }
 
 /// A worker runs, and from now on the messages change: what was restored must not come back.
@@ -78,9 +208,16 @@ pub fn clear_spent() {
     }
 }
 
-/// Writes the zone's channels and messages.
+/// Writes the zone's channels and messages, unless another nginx has taken possession of the snapshot, and still runs.
 pub fn save(path: &Path, zone: SharedZone) {
-    match write(path, zone) {
+    let held = LOCK.take().filter(|lock| lock.is_on(path) && lock.counts());
+    let lock = match held.map_or_else(|| Lock::try_new(path), Ok) {
+        Ok(lock) => Some(lock),
+        Err(TryLockError::WouldBlock) => return leave_to_successor(path),
+        // Nobody can have it, and the snapshot may well be written.
+        Err(TryLockError::Error(_)) => None,
+    };
+    match write(path, zone, lock.as_ref()) {
         Ok(Saved { channels, messages }) => {
             // If no worker has ever run, it is all in the new one.
             let _ = TAKEN.take().map(|taken| taken.remove());
@@ -100,10 +237,14 @@ pub fn save(path: &Path, zone: SharedZone) {
             ),
         ),
     }
+    // Only now may another start.
+    if let Some(lock) = lock {
+        lock.release();
+    }
 }
 
-/// After an upgrade of the binary, the messages of the old one are not saved: the new one has begun without them, and what it
-/// saves is not to be mixed up with what was before.
+/// The messages of an nginx in whose place another one runs are not saved: that one has begun without them, and what it saves is
+/// not to be mixed up with what was before.
 pub fn leave_to_successor(path: &Path) {
     log::cycle(
         Level::Error,
@@ -115,16 +256,24 @@ pub fn leave_to_successor(path: &Path) {
     );
 }
 
-fn write(path: &Path, zone: SharedZone) -> io::Result<Saved> {
+fn write(path: &Path, zone: SharedZone, lock: Option<&Lock>) -> io::Result<Saved> {
     let temporary = with_suffix(path, ".tmp");
-    let written = write_to(&temporary, zone);
+    let written = write_to(&temporary, zone).and_then(|saved| match lock {
+        // That may have taken long.
+        Some(lock) if !lock.counts() => Err(io::Error::other("another nginx uses it by now")),
+        _ => Ok(saved),
+    });
     let done = written.and_then(|saved| fs::rename(&temporary, path).map(|()| saved));
     if done.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    // So that the new name outlives a crash of the system. Not every file system can do it.
-    let _ = path.parent().and_then(|directory| File::open(directory).ok()).map(|it| it.sync_all());
+    keep_name(path);
     done
+}
+
+/// Has the new name of a file outlive a crash of the system. Not every file system can do it.
+fn keep_name(path: &Path) {
+    let _ = path.parent().and_then(|directory| File::open(directory).ok()).map(|it| it.sync_all());
 }
 
 fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
@@ -141,7 +290,7 @@ fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
 }
 
 /// Takes channels and messages back into a new zone.
-pub fn restore(path: &Path, new: NewZone) {
+fn restore(path: &Path, new: NewZone) {
     // A start that ends before a worker runs leaves the snapshot under this name; the next one goes on with it.
     let taken = with_suffix(path, ".taken");
     let is_spent = fs::symlink_metadata(&taken).is_ok_and(|file| file.is_file() && file.len() == 0);

@@ -3,12 +3,12 @@
 
 mod support;
 
-use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use rustix::pipe::{fcntl_setpipe_size, pipe_with, PipeFlags};
 use support::disk::Tiny;
@@ -43,6 +43,12 @@ on_1_and_4_workers!(
     a_full_disk_is_told_of,
     a_smaller_zone_keeps_the_newest_and_warns,
     an_upgraded_binary_goes_on_without_the_old_ones_messages,
+    an_upgrade_that_is_taken_back_costs_nothing,
+    a_start_waits_for_who_still_ends,
+    a_snapshot_is_locked_while_nginx_runs,
+    a_lock_ends_with_its_master,
+    a_reload_moves_the_lock,
+    who_has_lost_the_lock_writes_nothing,
 );
 
 const PATH: &str = "push_snapshot state/messages;";
@@ -53,10 +59,19 @@ fn config(workers: usize) -> Config {
         .http("client_max_body_size 8m; push_message_buffer_length 100;")
 }
 
-/// Starts nginx, and makes the directory for the snapshot.
+/// Starts nginx with a directory for the snapshot.
 fn start(workers: usize) -> Nginx {
-    let nginx = Nginx::start(config(workers));
+    start_with(config(workers))
+}
+
+fn start_with(config: Config) -> Nginx {
+    let mut nginx = Nginx::start(config);
     fs::create_dir(nginx.dir().join("state")).unwrap();
+    nginx.restart(Signal::QUIT);
+    // Without the directory, nginx has complained.
+    for name in ["error.log", "stderr"] {
+        fs::write(nginx.dir().join(name), "").unwrap();
+    }
     nginx
 }
 
@@ -64,12 +79,23 @@ fn snapshot(nginx: &Nginx) -> PathBuf {
     nginx.dir().join("state/messages")
 }
 
+fn lock(nginx: &Nginx) -> PathBuf {
+    nginx.dir().join("state/messages.lock")
+}
+
 /// The names in the snapshot's directory.
-fn names(nginx: &Nginx) -> Vec<String> {
+fn all_names(nginx: &Nginx) -> Vec<String> {
     let entries = fs::read_dir(nginx.dir().join("state")).unwrap();
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
+    names
+}
+
+/// The same without the lock, which is there while nginx runs, and after it was killed.
+fn names(nginx: &Nginx) -> Vec<String> {
+    let mut names = all_names(nginx);
+    names.retain(|name| name != "messages.lock");
     names
 }
 
@@ -522,7 +548,9 @@ fn workers_without_rights_leave_nothing_old(workers: usize) {
     nginx.start_again();
     assert_eq!(names_while_serving(&nginx), ["messages.bad"]);
     let log = nginx.error_log();
-    let mut errors = log.lines().filter(|line| line.contains("[error]"));
+    // The first start had no directory.
+    let is_error = |line: &&str| line.contains("[error]") && !line.contains("messages.lock");
+    let mut errors = log.lines().filter(is_error);
     assert!(errors.all(|line| line.contains("is not a snapshot")), "{log}");
 }
 
@@ -676,26 +704,32 @@ fn a_smaller_zone_keeps_the_newest_and_warns(workers: usize) {
     }
 }
 
-fn an_upgraded_binary_goes_on_without_the_old_ones_messages(workers: usize) {
+/// Starts an nginx whose binary is upgraded, with messages, and a new master. Returns that.
+fn upgrade(workers: usize) -> (Nginx, i32) {
     // nginx takes the signal only as a daemon.
     // A memory checker is told what to do in the environment, which nginx does not pass on by itself.
     let config = config(workers).daemon().main("env ASAN_OPTIONS; env LSAN_OPTIONS;");
-    let mut nginx = Nginx::start(config);
-    fs::create_dir(nginx.dir().join("state")).unwrap();
+    let nginx = start_with(config);
     nginx.publish("a", "one");
     nginx.signal(Signal::USR2);
     let pid = |name: &str| -> Option<i32> {
         fs::read_to_string(nginx.dir().join(name)).ok()?.trim().parse().ok()
     };
     let old = nginx.master();
-    wait::until_true("the new master and its workers", || {
-        pid("nginx.pid").is_some_and(|new| {
+    let new = wait::until("the new master and its workers", || {
+        pid("nginx.pid").filter(|&new| {
             new != old
                 && pid("nginx.pid.oldbin").is_some()
                 && process::children(new).len() == workers
         })
     });
-    let new = pid("nginx.pid").unwrap();
+    assert!(!nginx.error_log().contains("push: waiting for"), "{}", nginx.error_log());
+    (nginx, new)
+}
+
+fn an_upgraded_binary_goes_on_without_the_old_ones_messages(workers: usize) {
+    let (mut nginx, new) = upgrade(workers);
+    let old = nginx.master();
     nginx.signal(Signal::QUIT);
     wait::until_true("the end of the old master", || !process::is_running(old));
     let complaint = "for another nginx goes on in place of this one";
@@ -707,4 +741,277 @@ fn an_upgraded_binary_goes_on_without_the_old_ones_messages(workers: usize) {
     wait::until_true("the end of the new master", || !process::is_running(new));
     nginx.start_again();
     assert_eq!(nginx.queue("a"), ["two"]);
+}
+
+fn an_upgrade_that_is_taken_back_costs_nothing(workers: usize) {
+    let (mut nginx, new) = upgrade(workers);
+    process::signal(new, Signal::QUIT);
+    nginx.wait_gone(&[new]);
+    assert_eq!(all_names(&nginx), ["messages"]);
+    nginx.publish("a", "two");
+    nginx.stop(Signal::QUIT);
+    assert_eq!(all_names(&nginx), ["messages"]);
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["one", "two"]);
+}
+
+/// A client that keeps nginx from ending, for it does not read what it has asked for.
+fn park_slow(nginx: &Nginx) -> Client {
+    nginx.publish("large", pattern(LARGE));
+    let mut slow = nginx.client();
+    slow.limit_receive_buffer(16 << 10);
+    slow.send(&Request::get(&subscriber("large")));
+    slow.head_response().expect_status(200);
+    slow
+}
+
+const LARGE: usize = 6 << 20;
+
+/// A master that was started in the place of another one. If the test fails, it ends with its workers.
+struct Beside(Child);
+
+impl Beside {
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    fn wait_until_serving(&self, nginx: &Nginx, workers: usize) {
+        wait::until_true("workers", || process::children(self.pid()).len() == workers);
+        nginx.get("/worker").expect_status(200);
+    }
+
+    fn end(mut self) {
+        process::signal(self.pid(), Signal::QUIT);
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if self.0.try_wait().unwrap().is_none() {
+            let workers = process::children(self.pid());
+            let _ = self.0.kill();
+            workers.iter().for_each(|&pid| process::signal(pid, Signal::KILL));
+        }
+    }
+}
+
+/// Tells nginx to quit, which it cannot yet, and starts another one in its place.
+fn start_beside(nginx: &Nginx) -> Beside {
+    nginx.signal(Signal::QUIT);
+    wait::until_true("a closed port", || TcpStream::connect(("127.0.0.1", nginx.port())).is_err());
+    Beside(starting(nginx).spawn().unwrap())
+}
+
+fn a_start_waits_for_who_still_ends(workers: usize) {
+    let mut nginx = start_with(config(workers).listen("sndbuf=16k"));
+    nginx.publish("a", "one");
+    let slow = park_slow(&nginx);
+    let second = start_beside(&nginx);
+    let path = snapshot(&nginx).display().to_string();
+    let line = format!(
+        "push: waiting for another nginx, which still ends, to save its messages to {path}"
+    );
+    wait::until_true("one that waits", || nginx.error_log().contains(&line));
+    assert_eq!(all_names(&nginx), ["messages.lock"]);
+    drop(slow);
+    nginx.wait_for_exit();
+    second.wait_until_serving(&nginx, workers);
+    assert_eq!(nginx.queue("a"), ["one"]);
+    assert_same_bytes(&nginx.poll_all("large")[0].body, &pattern(LARGE));
+    assert_eq!(all_names(&nginx), ["messages.lock"]);
+    nginx.publish("a", "two");
+    second.end();
+    assert_eq!(all_names(&nginx), ["messages"]);
+    assert!(!nginx.error_log().contains("[error]"), "{}", nginx.error_log());
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["one", "two"]);
+}
+
+/// Takes as long as a start waits.
+#[test]
+fn a_start_does_not_wait_for_ever() {
+    let mut nginx = start_with(config(1).listen("sndbuf=16k"));
+    // nginx removes it when it ends, whoever has written it.
+    nginx.tolerate("nginx.pid");
+    nginx.publish("a", "one");
+    let slow = park_slow(&nginx);
+    let second = start_beside(&nginx);
+    second.wait_until_serving(&nginx, 1);
+    let path = snapshot(&nginx).display().to_string();
+    let complaint = format!("push: another nginx still uses {path} after 10 seconds");
+    assert!(nginx.error_log().contains(&complaint), "{}", nginx.error_log());
+    nginx.get(&publisher("a")).expect_status(404);
+    nginx.publish("a", "two");
+    drop(slow);
+    nginx.wait_for_exit();
+    let complaint = format!("push: messages are not saved to {path}, for another nginx goes on");
+    assert!(nginx.error_log().contains(&complaint), "{}", nginx.error_log());
+    assert_eq!(all_names(&nginx), ["messages.lock"]);
+    second.end();
+    assert_eq!(all_names(&nginx), ["messages"]);
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["two"]);
+}
+
+/// Whether some process has locked a file.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).unwrap().try_lock().is_err()
+}
+
+fn a_snapshot_is_locked_while_nginx_runs(workers: usize) {
+    for config in [config(workers), config(workers).daemon(), config(workers).without_master()] {
+        let mut nginx = start_with(config);
+        for signal in [Signal::QUIT, Signal::TERM] {
+            nginx.get("/worker").expect_status(200);
+            assert_eq!(all_names(&nginx), ["messages.lock"]);
+            let file = fs::metadata(lock(&nginx)).unwrap();
+            assert_eq!((file.permissions().mode() & 0o7777, file.len()), (0o600, 0));
+            assert!(is_locked(&lock(&nginx)));
+            if nginx.workers() != [nginx.master()] {
+                nginx.wait_gone(&nginx.reload());
+            }
+            assert_eq!(fs::metadata(lock(&nginx)).unwrap().ino(), file.ino());
+            assert!(is_locked(&lock(&nginx)));
+            nginx.stop(signal);
+            assert_eq!(all_names(&nginx), ["messages"]);
+            nginx.start_again();
+        }
+    }
+}
+
+fn a_lock_ends_with_its_master(workers: usize) {
+    let mut nginx = start(workers);
+    let (master, workers) = (nginx.master(), nginx.workers());
+    process::signal(master, Signal::KILL);
+    nginx.wait_gone(&[master]);
+    wait::until_true("an end of the lock", || !is_locked(&lock(&nginx)));
+    assert!(workers.iter().all(|&pid| process::is_running(pid)));
+    nginx.get("/worker").expect_status(200);
+    workers.iter().for_each(|&pid| process::signal(pid, Signal::KILL));
+    nginx.wait_gone(&workers);
+    fs::remove_file(nginx.dir().join("nginx.pid")).unwrap();
+    nginx.start_again();
+    nginx.stop(Signal::QUIT);
+    assert_eq!(all_names(&nginx), ["messages"]);
+}
+
+fn a_reload_moves_the_lock(workers: usize) {
+    let other = Config::push(workers).http("push_snapshot state/other;");
+    let without = Config::push(workers);
+    let unused = Config::bare().workers(workers).http(PATH);
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    for (config, expected) in [
+        (other, "other.lock"),
+        (config(workers), "messages.lock"),
+        (without, ""),
+        (config(workers), "messages.lock"),
+        (unused, ""),
+        (config(workers), "messages.lock"),
+    ] {
+        nginx.reconfigure(config);
+        nginx.wait_gone(&nginx.reload());
+        let names = all_names(&nginx);
+        assert_eq!(names.concat(), expected);
+        assert!(names.iter().all(|_| is_locked(&nginx.dir().join("state").join(expected))));
+    }
+    nginx.stop(Signal::QUIT);
+    assert_eq!(all_names(&nginx), ["messages"]);
+    assert!(!nginx.error_log().contains("[error]"), "{}", nginx.error_log());
+}
+
+fn who_has_lost_the_lock_writes_nothing(workers: usize) {
+    let mut nginx = start(workers);
+    nginx.publish("a", "one");
+    // This is another nginx.
+    fs::remove_file(lock(&nginx)).unwrap();
+    let file = File::create(lock(&nginx)).unwrap();
+    file.lock().unwrap();
+    nginx.wait_gone(&nginx.reload());
+    let complaint = "; unless it ends first, messages will be lost when this one ends";
+    assert!(nginx.error_log().contains(complaint), "{}", nginx.error_log());
+    nginx.stop(Signal::QUIT);
+    let complaint = "push: messages are not saved to ";
+    assert!(nginx.error_log().contains(complaint), "{}", nginx.error_log());
+    assert_eq!(all_names(&nginx), ["messages.lock"]);
+    drop(file);
+    nginx.start_again();
+    nginx.publish("a", "two");
+    // Another one that has ended, or been killed.
+    fs::remove_file(lock(&nginx)).unwrap();
+    drop(File::create(lock(&nginx)).unwrap());
+    nginx.stop(Signal::QUIT);
+    assert_eq!(all_names(&nginx), ["messages"]);
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["two"]);
+}
+
+#[test]
+fn what_is_no_lock_is_left_alone() {
+    let mut nginx = start(1);
+    nginx.stop(Signal::QUIT);
+    let (lock, precious) = (lock(&nginx), nginx.dir().join("precious"));
+    let nowhere = nginx.dir().join("nowhere");
+    fs::write(&precious, "precious").unwrap();
+    let made_pipe = || Command::new("mkfifo").arg(&lock).status().unwrap();
+    let makers: [&dyn Fn(); 5] = [
+        &|| fs::create_dir(&lock).unwrap(),
+        &|| assert!(made_pipe().success()),
+        &|| symlink(&precious, &lock).unwrap(),
+        &|| symlink(&nowhere, &lock).unwrap(),
+        &|| fs::write(&lock, "precious").unwrap(),
+    ];
+    for (round, make) in makers.iter().enumerate() {
+        make();
+        let id = fs::symlink_metadata(&lock).unwrap().ino();
+        nginx.start_again();
+        let complaint = format!(
+            "push: \"push_snapshot\" {}: cannot use {}: ",
+            snapshot(&nginx).display(),
+            lock.display()
+        );
+        // In the log, and on the console.
+        let log = fs::read_to_string(nginx.dir().join("error.log")).unwrap();
+        assert_eq!(log.matches(&complaint).count(), round + 1, "{log}");
+        assert_eq!(nginx.messages("a"), round as u64);
+        nginx.publish("a", "more");
+        nginx.stop(Signal::QUIT);
+        assert_eq!(all_names(&nginx), ["messages", "messages.lock"]);
+        assert_eq!(fs::symlink_metadata(&lock).unwrap().ino(), id);
+        assert!(!nowhere.exists());
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+        fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock)).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_told_of_at_once() {
+    let mut nginx = Nginx::start(config(1));
+    let path = snapshot(&nginx).display().to_string();
+    let complaint = |reason: &str| {
+        format!(
+            "push: \"push_snapshot\" {path}: cannot create {path}.lock: {reason}; messages will be lost when nginx ends"
+        )
+    };
+    let is_missing = complaint("No such file or directory (os error 2)");
+    assert!(nginx.error_log().contains(&is_missing), "{}", nginx.error_log());
+    let test = nginx.run(&["-t"]);
+    assert!(test.success && test.text.contains(&is_missing), "{}", test.text);
+    // A file in its place.
+    let state = nginx.dir().join("state");
+    fs::write(&state, "").unwrap();
+    let test = nginx.run(&["-t"]);
+    let is_file = complaint("Not a directory (os error 20)");
+    assert!(test.success && test.text.contains(&is_file), "{}", test.text);
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    let test = nginx.run(&["-t"]);
+    assert!(test.success && !test.text.contains("push:"), "{}", test.text);
+    assert_eq!(all_names(&nginx), [""; 0]);
+    // A reload makes it good.
+    nginx.wait_gone(&nginx.reload());
+    assert_eq!(all_names(&nginx), ["messages.lock"]);
+    nginx.stop(Signal::QUIT);
+    assert_eq!(all_names(&nginx), ["messages"]);
 }

@@ -140,12 +140,18 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the new cycle; under `nginx -t` nothing is started.
     let (main, only_testing) = unsafe { (used_in(cycle), ngx_test_config != 0) };
     if only_testing {
+        // SAFETY: nginx passes the new cycle.
+        let path = main.and_then(|main| unsafe { snapshot_path(cycle, main) });
+        path.iter().for_each(|path| snapshot::check(path));
         return OK;
     }
     // SAFETY: this is init_module.
     unsafe { log::begin(cycle) };
     snapshot::clear_spent();
-    let Some(main) = main else { return OK };
+    let Some(main) = main else {
+        snapshot::give_up();
+        return OK;
+    };
     #[cfg(feature = "faults")]
     // SAFETY: this is init_module.
     unsafe {
@@ -164,8 +170,10 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         unsafe { zone::carry_over(cycle, zone) };
         // SAFETY: as above.
         let (path, new) = unsafe { (snapshot_path(cycle, main), zone::begun_in(cycle, zone)) };
-        if let (Some(path), Some(new)) = (path, new) {
-            snapshot::restore(&path, new);
+        match (path, new) {
+            (Some(path), Some(new)) => snapshot::begin(&path, new, process::is_upgrade()),
+            (Some(path), None) => snapshot::go_on(&path),
+            (None, _) => snapshot::give_up(),
         }
         // Before the workers of the cycle before can go.
         // SAFETY: as above.
@@ -190,6 +198,9 @@ unsafe fn snapshot_path(cycle: *mut ngx_cycle_t, main: &Main) -> Option<PathBuf>
 }
 
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    if process::has_master() {
+        snapshot::leave_to_master();
+    }
     if !process::serves_requests() {
         return OK;
     }
@@ -227,4 +238,5 @@ unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
             snapshot::save(&path, zone);
         }
     }
+    snapshot::give_up();
 }

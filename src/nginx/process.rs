@@ -1,12 +1,13 @@
 //! What process this is.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use comet::process;
 use nginx_sys::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_new_binary,
-    ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, NGX_PROCESS_HELPER,
-    NGX_PROCESS_SINGLE,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_inherited, ngx_last_process,
+    ngx_new_binary, ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, ngx_time_update,
+    NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
 };
 
 use super::text;
@@ -15,6 +16,12 @@ use super::text;
 pub fn serves_requests() -> bool {
     // SAFETY: a plain word that nginx sets at fork.
     unsafe { ngx_process as u32 != NGX_PROCESS_HELPER }
+}
+
+/// Whether this process was forked by a master: a worker, or one that looks after caches. In `init_process`.
+pub fn has_master() -> bool {
+    // SAFETY: a plain word that nginx sets at fork, before it calls `init_process`.
+    unsafe { ngx_process as u32 != NGX_PROCESS_SINGLE }
 }
 
 /// This process's place in nginx's process table: unique among all living workers, old ones included.
@@ -38,6 +45,19 @@ pub fn is_exiting() -> bool {
 pub fn has_successor() -> bool {
     // SAFETY: a plain word that nginx sets at the start of the new binary and clears at its end (`ngx_process_cycle.c`).
     unsafe { ngx_new_binary > 0 }
+}
+
+/// Whether this nginx was started by another one, with a new binary, and has its sockets.
+pub fn is_upgrade() -> bool {
+    // SAFETY: a plain word that nginx sets at its start, before it reads a configuration (`ngx_add_inherited_sockets`).
+    unsafe { ngx_inherited != 0 }
+}
+
+/// Does nothing for a while. Only where no events are waited for: in the master.
+pub fn pause(time: Duration) {
+    thread::sleep(time);
+    // SAFETY: nginx calls it between handlers too; a handler of a signal that comes meanwhile leaves the time alone (`ngx_times.c`).
+    unsafe { ngx_time_update() };
 }
 
 /// Whether a process exists.
