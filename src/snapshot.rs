@@ -195,6 +195,8 @@ pub fn spend() {
     let Some(taken) = TAKEN.take() else { return };
     // Who is not allowed to remove it leaves it empty to the master.
     let emptied = taken.file.set_len(0);
+    // So that it is empty after a crash of the system, too, under whatever name it is there then.
+    let _ = taken.file.sync_all();
     if let (Err(error), Err(_)) = (emptied, taken.remove()) {
         complain_of_remains(&taken.path, &error);
     }
@@ -327,6 +329,7 @@ fn restore(path: &Path, new: NewZone) {
         complain(path, &format!("cannot be renamed, which it must be: {error}"), "");
         return;
     }
+    keep_name(&taken);
     let held = Taken::open(&taken);
     let (now, token) = (clock::now(), snapshot.token());
     let zone = new.continuing(token);
