@@ -54,7 +54,7 @@ pub fn begin(path: &Path, new: NewZone, is_upgrade: bool) {
     }
     let is_in_use = is_refused(&lock);
     if is_in_use {
-        lock = Lock::take_over(path);
+        lock = Lock::take_over(path, is_upgrade);
     }
     hold(path, lock);
     if is_in_use && !is_upgrade {
@@ -99,6 +99,8 @@ pub fn go_on(path: &Path) {
     let is_held = LOCK
         .with_borrow(|lock| lock.as_ref().is_some_and(|lock| lock.is_on(path) && lock.counts()));
     if !is_held {
+        // It may be the same file by another name.
+        give_up();
         hold(path, Lock::try_new(path));
     }
 }
@@ -212,8 +214,21 @@ pub fn clear_spent() {
 
 /// Writes the zone's channels and messages, unless another nginx has taken possession of the snapshot, and still runs.
 pub fn save(path: &Path, zone: SharedZone) {
-    let held = LOCK.take().filter(|lock| lock.is_on(path) && lock.counts());
-    let lock = match held.map_or_else(|| Lock::try_new(path), Ok) {
+    let held = LOCK.take().filter(|lock| lock.is_on(path));
+    let lock = match held {
+        Some(lock) if lock.counts() => Ok(lock),
+        // Who has taken over may have ended, and what it has left is newer than what there is here.
+        Some(lock) if !lock.is_displaced() && fs::symlink_metadata(path).is_ok() => {
+            return leave_to_successor(path)
+        }
+        // An upgraded binary was killed, or somebody has removed the lock.
+        Some(lock) => {
+            lock.release();
+            Lock::try_new(path)
+        }
+        None => Lock::try_new(path),
+    };
+    let lock = match lock {
         Ok(lock) => Some(lock),
         Err(TryLockError::WouldBlock) => return leave_to_successor(path),
         // Nobody can have it, and the snapshot may well be written.

@@ -747,7 +747,8 @@ fn an_upgrade_that_is_taken_back_costs_nothing(workers: usize) {
     let (mut nginx, new) = upgrade(workers);
     process::signal(new, Signal::QUIT);
     nginx.wait_gone(&[new]);
-    assert_eq!(all_names(&nginx), ["messages"]);
+    // The old one has its lock again.
+    assert_eq!(all_names(&nginx), ["messages", "messages.lock"]);
     nginx.publish("a", "two");
     nginx.stop(Signal::QUIT);
     assert_eq!(all_names(&nginx), ["messages"]);
@@ -826,6 +827,25 @@ fn a_start_waits_for_who_still_ends(workers: usize) {
     assert!(!nginx.error_log().contains("[error]"), "{}", nginx.error_log());
     nginx.start_again();
     assert_eq!(nginx.queue("a"), ["one", "two"]);
+}
+
+/// Takes as long as a start waits.
+#[test]
+fn who_ends_after_its_successor_does_not_overwrite_what_that_has_saved() {
+    let mut nginx = start_with(config(1).listen("sndbuf=16k"));
+    nginx.tolerate("nginx.pid");
+    nginx.publish("a", "one");
+    let slow = park_slow(&nginx);
+    let second = start_beside(&nginx);
+    second.wait_until_serving(&nginx, 1);
+    nginx.publish("a", "two");
+    second.end();
+    assert_eq!(all_names(&nginx), ["messages"]);
+    drop(slow);
+    nginx.wait_for_exit();
+    assert!(nginx.error_log().contains("push: messages are not saved to "));
+    nginx.start_again();
+    assert_eq!(nginx.queue("a"), ["two"]);
 }
 
 /// Takes as long as a start waits.

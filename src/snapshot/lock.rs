@@ -17,6 +17,8 @@ use super::{is_at, with_suffix};
 pub struct Lock {
     path: PathBuf,
     file: File,
+    /// The one before it is kept under another name.
+    has_displaced: bool,
 }
 
 impl Lock {
@@ -26,7 +28,7 @@ impl Lock {
         loop {
             let file = open(&path).map_err(TryLockError::Error)?;
             file.try_lock()?;
-            let lock = Lock { path: path.clone(), file };
+            let lock = Lock { path: path.clone(), file, has_displaced: false };
             // Who had it may have removed it between the two.
             if lock.counts() {
                 return Ok(lock);
@@ -34,16 +36,20 @@ impl Lock {
         }
     }
 
-    /// Locks a snapshot that another process has locked; then that lock counts no more.
-    pub fn take_over(snapshot: &Path) -> Result<Self, TryLockError> {
+    /// Locks a snapshot that another process has locked; then that lock counts no more. With `for_now` it counts again once
+    /// this one has been released.
+    pub fn take_over(snapshot: &Path, for_now: bool) -> Result<Self, TryLockError> {
         let path = path_for(snapshot);
         let new = with_suffix(&path, ".new");
         // As with what is written, what is there is not ours to follow or fill.
         let _ = fs::remove_file(&new);
         let file = options().create_new(true).open(&new).map_err(TryLockError::Error)?;
         file.try_lock()?;
+        let old = displaced(&path);
+        let _ = fs::remove_file(&old);
+        let has_displaced = for_now && fs::hard_link(&path, &old).is_ok();
         fs::rename(&new, &path).map_err(TryLockError::Error)?;
-        Ok(Lock { path, file })
+        Ok(Lock { path, file, has_displaced })
     }
 
     /// Whether it is the lock on this snapshot.
@@ -56,13 +62,37 @@ impl Lock {
         is_at(&self.file, &self.path).unwrap_or(false)
     }
 
-    /// Unlocks it, and removes the file.
-    pub fn release(self) {
-        if self.counts() {
-            // An empty file does no harm.
-            let _ = fs::remove_file(&self.path);
-        }
+    /// Whether somebody has taken over for now.
+    pub fn is_displaced(&self) -> bool {
+        is_at(&self.file, &displaced(&self.path)).unwrap_or(false)
     }
+
+    /// Unlocks it, and removes the file, or has the lock count again that this one has displaced.
+    pub fn release(self) {
+        let old = displaced(&self.path);
+        // An empty file that stays does no harm.
+        let _ = match self.counts() {
+            true if self.has_displaced && is_held(&old) => fs::rename(&old, &self.path),
+            true => {
+                if self.has_displaced {
+                    let _ = fs::remove_file(&old);
+                }
+                fs::remove_file(&self.path)
+            }
+            false if self.is_displaced() => fs::remove_file(&old),
+            false => Ok(()),
+        };
+    }
+}
+
+/// Where a lock is while another one counts in its place.
+fn displaced(path: &Path) -> PathBuf {
+    with_suffix(path, ".old")
+}
+
+fn is_held(path: &Path) -> bool {
+    let file = options().open(path);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Where the lock on a snapshot is.
