@@ -63,13 +63,17 @@ pub fn claim(file: &TemporaryFile<'_>, token: u64, count: usize) -> io::Result<V
 /// Has a temporary file, or a copy of it, under this name.
 fn take(file: &TemporaryFile<'_>, path: &Path) -> io::Result<()> {
     let there = Path::new(OsStr::from_bytes(file.path));
-    let open = File::from(file.descriptor.try_clone_to_owned()?);
-    let known = open.metadata()?;
+    let known = file.metadata()?;
+    if known.len() != file.len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     // A name that nginx has removed may be another file's by now.
     let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == (known.dev(), known.ino());
     if file.may_move && fs::symlink_metadata(there).is_ok_and(is_it) {
         return fs::rename(there, path);
     }
+    let descriptor = file.descriptor.ok_or(io::ErrorKind::NotFound)?;
+    let open = File::from(descriptor.try_clone_to_owned()?);
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // Others read at places of their own (`pread`, `sendfile`), and not where the descriptor is.
     let mut open = &open;

@@ -1,6 +1,9 @@
 //! A request: what it says, its body, and its reply.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::{File, Metadata};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::rc::Rc;
 use std::{ptr, slice};
 
@@ -71,14 +74,24 @@ pub struct TemporaryFile<'a> {
     /// Where it is, or was: if something else had the body read (`mirror`, or a location before this one), nginx has
     /// removed the name at once.
     pub path: &'a [u8],
-    /// The open file.
-    pub descriptor: BorrowedFd<'a>,
+    /// The open file, if it still is.
+    pub descriptor: Option<BorrowedFd<'a>>,
     /// Whether nobody but this request needs it where it is.
     pub may_move: bool,
     /// Bytes.
     pub len: u64,
     /// The directory for temporary files of this location (`client_body_temp_path`).
     pub directory: &'a [u8],
+}
+
+impl TemporaryFile<'_> {
+    /// What the system says of the open file.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        let descriptor = self.descriptor.ok_or(io::ErrorKind::NotFound)?;
+        // SAFETY: it is open for as long as it is borrowed, and is not closed here.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor.as_raw_fd()) });
+        file.metadata()
+    }
 }
 
 /// The content handler of publisher locations.
@@ -363,7 +376,7 @@ impl Request {
                 let len = part.map_or(0, |part| part.file_last - part.file_pos);
                 return RequestBody::File(TemporaryFile {
                     path: text::bytes(file.file.name),
-                    descriptor: BorrowedFd::borrow_raw(file.file.fd),
+                    descriptor: (file.file.fd >= 0).then(|| BorrowedFd::borrow_raw(file.file.fd)),
                     may_move: ptr::eq(self.0, (*self.0).main),
                     len: u64::try_from(len).unwrap_or(0),
                     directory: text::bytes((*path).name),
