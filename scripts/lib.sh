@@ -43,7 +43,7 @@ need_cargo() {
     wanted=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml" | head -n 1)
     command -v cargo >/dev/null ||
         die "cargo was not found. Install Rust $wanted or later (https://rustup.rs) and try again."
-    found=$(cargo --version | sed -n 's/^cargo \([0-9.]*\).*/\1/p')
+    found=$(cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p') || true
     [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
         die "Rust $wanted or later is needed, and $(command -v cargo) is ${found:-of no known version}. With rustup: 'rustup update stable'.
 Without (Debian's own Rust is too old): install it (https://rustup.rs), and put its directory (~/.cargo/bin) first in PATH."

@@ -70,7 +70,8 @@ install_as_root() {
         chmod 755 "$policy"
     fi
 
-    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt_get update -q; fi
+    # Another process may just do that: then the second attempt finds the list.
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt_get update -q || true; fi
     # A failure is most often an old package list.
     apt_install "$@" || { apt_get update -q && apt_install "$@"; } ||
         die "apt-get could not install: $*. Without Debian's nginx-dev, 'make NGINX=vendored' builds nginx too.
