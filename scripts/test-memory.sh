@@ -48,7 +48,9 @@ SCRIPT
         ;;
     valgrind)
         command -v valgrind >/dev/null || die "valgrind is not installed ('scripts/setup.sh valgrind' installs it)"
-        CARGO_TARGET_DIR=$target/valgrind "$ROOT/scripts/cargo.sh" own build --lib --package ngx_http_push_module
+        # Optimised a little, with all checks of a debug build: the tests take two thirds of the time.
+        CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=$target/valgrind \
+            "$ROOT/scripts/cargo.sh" own build --lib --package ngx_http_push_module
         module=$target/valgrind/own/debug/$name
         nginx=$directory/nginx-valgrind
         cat >"$nginx" <<SCRIPT
