@@ -271,8 +271,10 @@ export function subscribe(url, options = {}) {
           const { data, base64, missed, at_least, end, time: _, ...message } = JSON.parse(line);
           if (end !== undefined) link.end(told(end));
           else if (missed !== undefined) link.gap(missed, at_least);
-          // One of several channels was left.
-          else if (message.id !== undefined) link.message({ ...message, data: data ?? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) });
+          // Without an id, a line tells that one of several channels was left.
+          else if (message.id !== undefined) {
+            link.message({ ...message, data: data ?? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) });
+          }
         }
       }
       link.end({ reason: "the stream was cut off" });

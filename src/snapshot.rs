@@ -48,6 +48,7 @@ thread_local! {
 ///
 /// In an upgrade of the binary, the nginx that still runs is the one that has started this one, and does not end before it.
 pub fn begin(path: &Path, new: NewZone, is_upgrade: bool) {
+    give_up();
     let mut lock = Lock::try_new(path);
     if is_refused(&lock) && !is_upgrade {
         lock = await_lock(path);
@@ -99,14 +100,14 @@ pub fn go_on(path: &Path) {
     let is_held = LOCK
         .with_borrow(|lock| lock.as_ref().is_some_and(|lock| lock.is_on(path) && lock.counts()));
     if !is_held {
-        // It may be the same file by another name.
+        // Before another one is taken: it may be the same file by another name.
         give_up();
         hold(path, Lock::try_new(path));
     }
 }
 
+/// Keeps a lock, or tells that there is none.
 fn hold(path: &Path, lock: Result<Lock, TryLockError>) {
-    give_up();
     match lock {
         Ok(lock) => LOCK.set(Some(lock)),
         Err(TryLockError::WouldBlock) => log::cycle(

@@ -567,7 +567,11 @@ fn a_reload_does_not_wait_for_the_dead() {
         process::shared_mappings(nginx.master()).contains(&(2 << 20))
     });
     process::signal(victim, Signal::KILL);
-    wait::until_true("a new worker", || nginx.workers().len() == 1 && nginx.workers() != [victim]);
+    wait::until_true("a new worker", || {
+        // One look: between two of them the victim ends.
+        let workers = nginx.workers();
+        workers.len() == 1 && workers != [victim]
+    });
     assert!(nginx.error_log().contains(&format!("was locked by {victim}, which is gone")));
     nginx.publish("a", "two").expect_status(202);
     assert_eq!(nginx.queue("a"), ["one", "two"]);

@@ -829,15 +829,22 @@ fn a_start_waits_for_who_still_ends(workers: usize) {
     assert_eq!(nginx.queue("a"), ["one", "two"]);
 }
 
-/// Takes as long as a start waits.
-#[test]
-fn who_ends_after_its_successor_does_not_overwrite_what_that_has_saved() {
+/// An nginx with a message, the client that keeps it from ending, and the nginx that has begun without it: that takes as long
+/// as a start waits.
+fn two_beside_each_other() -> (Nginx, Client, Beside) {
     let mut nginx = start_with(config(1).listen("sndbuf=16k"));
+    // nginx removes it when it ends, whoever has written it.
     nginx.tolerate("nginx.pid");
     nginx.publish("a", "one");
     let slow = park_slow(&nginx);
     let second = start_beside(&nginx);
     second.wait_until_serving(&nginx, 1);
+    (nginx, slow, second)
+}
+
+#[test]
+fn who_ends_after_its_successor_does_not_overwrite_what_that_has_saved() {
+    let (mut nginx, slow, second) = two_beside_each_other();
     nginx.publish("a", "two");
     second.end();
     assert_eq!(all_names(&nginx), ["messages"]);
@@ -848,16 +855,9 @@ fn who_ends_after_its_successor_does_not_overwrite_what_that_has_saved() {
     assert_eq!(nginx.queue("a"), ["two"]);
 }
 
-/// Takes as long as a start waits.
 #[test]
 fn a_start_does_not_wait_for_ever() {
-    let mut nginx = start_with(config(1).listen("sndbuf=16k"));
-    // nginx removes it when it ends, whoever has written it.
-    nginx.tolerate("nginx.pid");
-    nginx.publish("a", "one");
-    let slow = park_slow(&nginx);
-    let second = start_beside(&nginx);
-    second.wait_until_serving(&nginx, 1);
+    let (mut nginx, slow, second) = two_beside_each_other();
     let path = snapshot(&nginx).display().to_string();
     let complaint = format!("push: another nginx still uses {path} after 10 seconds");
     assert!(nginx.error_log().contains(&complaint), "{}", nginx.error_log());

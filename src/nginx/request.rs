@@ -364,7 +364,8 @@ impl Request {
     /// The body, once it was read.
     pub fn body(&self) -> RequestBody<'_> {
         // SAFETY: once the body was read, `request_body` is null or complete: a chain of buffers in memory, or one in the
-        // temporary file (`ngx_http_request_body.c`), which is open. All live as long as the request.
+        // temporary file (`ngx_http_request_body.c`). All live as long as the request, and so does the file's descriptor,
+        // unless nginx has closed it and says so with -1 (`ngx_http_upstream_send_response`).
         unsafe {
             let Some(body) = (*self.0).request_body.as_ref() else {
                 return RequestBody::Pieces(Vec::new());
