@@ -108,6 +108,8 @@ struct Run<'a> {
 }
 
 const QUIET_STEP_MS: u64 = 50;
+/// How long a server has, at least, to give memory back when its clients have gone.
+const GIVES_BACK_MS: u64 = 3000;
 /// A server using less than this share of a CPU counts as quiet.
 const QUIET_SHARE: f64 = 0.03;
 
@@ -184,7 +186,9 @@ fn run_inner(cfg: &RunCfg, out: &mut Outcome) -> Result<(), String> {
     r?;
     // What the server keeps once everybody has left.
     if plan.subs > 0 && !cfg.server_pids.is_empty() {
-        run.wait_quiet(cfg.settle_ms, 5000);
+        // A server may look once a second for what to give back, and does nothing before that.
+        let at_least = if cfg.command == Command::Park { GIVES_BACK_MS } else { 0 };
+        run.wait_quiet(cfg.settle_ms.max(at_least), 5000);
         out.closed = Some(run.snap());
     }
     for &p in &cfg.server_pids {
