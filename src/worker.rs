@@ -484,13 +484,14 @@ pub fn follow_many(
 ) -> Option<Result<(Place, Missed), Refusal>> {
     let now = now();
     with(|worker| {
-        let places = worker.enter_all(subscriptions, true, now)?;
-        Some(places.map(|places| {
-            let (standing, missed) = Standing::told(&places);
-            let moves = subscriptions.iter().any(|one| one.position.moves())
-                && places.iter().all(|place| place.waits);
-            (Place { moves, ..Place::many(members_of(&places, names), standing) }, missed)
-        }))
+        let places = match worker.enter_all(subscriptions, true, now)? {
+            Ok(places) => places,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let (standing, missed) = worker.zone.with(now, |zone| zone.tell_at_once(&places, now))?;
+        let moves = subscriptions.iter().any(|one| one.position.moves())
+            && places.iter().all(|place| place.waits);
+        Some(Ok((Place { moves, ..Place::many(members_of(&places, names), standing) }, missed)))
     })?
 }
 

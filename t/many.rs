@@ -30,6 +30,7 @@ on_1_and_4_workers!(
     streams_get_all_channels_in_order_and_resume_with_one_id,
     every_format_says_which_channel_a_message_came_from,
     missed_messages_of_all_channels_are_told,
+    what_is_gone_from_a_quiet_channel_keeps_nobody_from_the_others,
     a_deleted_channel_is_left_and_the_others_go_on,
     deleting_all_channels_ends_the_subscription,
     a_channel_that_one_may_not_have_refuses_all,
@@ -386,6 +387,42 @@ fn missed_messages_of_all_channels_are_told(workers: usize) {
         cursor = Cursor::after(&response);
     }
     assert_eq!(missed, 6);
+}
+
+fn what_is_gone_from_a_quiet_channel_keeps_nobody_from_the_others(workers: usize) {
+    let nginx = Nginx::start(config(workers, "").server(
+        "location /brief { push_publisher; set $push_channel_id $arg_id; push_message_timeout 1s; }",
+    ));
+    publish_all(&nginx, &[("quiet", "seen"), ("a", "seen")]);
+    let mut stream = EventSource::open(nginx.port(), &subscriber("a,quiet"));
+    stream.expect_message("seen");
+    let id = stream.expect_message("seen");
+    drop(stream);
+    nginx.publish_at("/brief?id=quiet", "gone");
+    nginx.wait_for_messages("quiet", 1);
+    // It has nothing to bring, so it cannot say yet that something has gone, and later it has no words for it.
+    let mut waiting = Kind::WebSocket.listen_after(nginx.port(), "a,quiet", &id);
+    assert_eq!(waiting.response().header("Push-Missed"), None);
+    let mut words = Kind::EventSource.listen_after(nginx.port(), "a,quiet", &id);
+    nginx.wait_for_subscribers("quiet", 2);
+    publish_all(&nginx, &[("a", "1"), ("a", "2")]);
+    waiting.expect_end(Why::Missed(1));
+    assert_eq!(words.next(), News::Gap { missed: 1, at_least: false });
+    words.expect_message("1");
+    words.expect_message("2");
+    let mut again = Kind::WebSocket.listen_after(nginx.port(), "a,quiet", &id);
+    assert_eq!(again.response().header("Push-Missed"), Some("1"));
+    let first = again.expect_message("1").unwrap();
+    again.expect_message("2");
+    publish_all(&nginx, &[("a", "3"), ("quiet", "back")]);
+    again.expect_message("3");
+    again.expect_message("back");
+    // What was told is not told again.
+    let mut later = Kind::WebSocket.listen_after(nginx.port(), "a,quiet", &first);
+    assert_eq!(later.response().header("Push-Missed"), None);
+    for body in ["2", "3", "back"] {
+        later.expect_message(body);
+    }
 }
 
 fn a_deleted_channel_is_left_and_the_others_go_on(workers: usize) {

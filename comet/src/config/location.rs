@@ -387,13 +387,15 @@ impl LocationConf {
         if self.store_messages != Some(false) {
             return Vec::new();
         }
+        let [min, max] =
+            [self.min_messages, self.max_messages].map(|length| length.unwrap_or(0) > 0);
         let said = if self.said_length {
-            [(LENGTH, self.max_messages), (LENGTH, None)]
+            [(LENGTH, max), (LENGTH, false)]
         } else {
-            [(MIN_LENGTH, self.min_messages), (MAX_LENGTH, self.max_messages)]
+            [(MIN_LENGTH, min), (MAX_LENGTH, max)]
         };
         said.into_iter()
-            .filter(|(_, length)| length.is_some_and(|length| length > 0))
+            .filter(|(_, is_said)| *is_said)
             .map(|(directive, _)| Warning::StoreOffWins { directive })
             .collect()
     }

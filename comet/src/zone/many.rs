@@ -1,6 +1,6 @@
 //! Reading several channels as one.
 
-use super::channel::{just_before, ChannelRef};
+use super::channel::{just_before, ChannelRef, Followed};
 use super::log::{Answer, Next};
 use super::record::ChannelHead;
 use super::Zone;
@@ -42,6 +42,40 @@ impl Zone<'_> {
         standing: &Standing,
         now: Now,
     ) -> ManyAnswer {
+        let (from, next) = match self.first_of_many(channels, standing, now) {
+            Ok(first) => first,
+            Err(end) => return end,
+        };
+        let is_vague = standing.0.get(from).is_some_and(|stand| stand.is_vague);
+        let own = Missed { at_least: next.missed.at_least || is_vague, ..next.missed };
+        let (standing, others) = self.gaps_beside(channels, standing, (from, &next), now);
+        let standing = standing.after(from, next.cursor.seq, next.id);
+        ManyAnswer::Message { from, next: Next { missed: own.and(others), ..next }, standing }
+    }
+
+    /// Where a subscriber of several channels stands that is told now of all that it has missed, and how much that is: before
+    /// the first message for it in each of them, and what is gone from those that have none for it, as far as the first
+    /// message over all would tell. As long as there is no message, nothing is told: there would be no cursor after it, and
+    /// it would be told again.
+    pub fn tell_at_once(&self, places: &[Followed], now: Now) -> (Standing, Missed) {
+        let channels: Vec<_> = places.iter().map(|place| place.channel).collect();
+        let (standing, missed) = Standing::told(places);
+        match self.first_of_many(&channels, &standing, now) {
+            Ok((from, next)) => {
+                let (standing, others) = self.gaps_beside(&channels, &standing, (from, &next), now);
+                (standing, missed.and(others))
+            }
+            Err(_) => (standing, missed),
+        }
+    }
+
+    /// The oldest message over all that a subscriber has not seen, and the place of its channel, or what there is instead.
+    fn first_of_many(
+        &self,
+        channels: &[ChannelRef],
+        standing: &Standing,
+        now: Now,
+    ) -> Result<(usize, Next), ManyAnswer> {
         let mut first: Option<(usize, Next)> = None;
         let mut end = ManyAnswer::UpToDate;
         for (from, (channel, stand)) in channels.iter().zip(&standing.0).enumerate() {
@@ -60,16 +94,25 @@ impl Zone<'_> {
                 Answer::Gone => {}
             }
         }
-        let Some((from, next)) = first else { return end };
+        first.ok_or(end)
+    }
+
+    /// What is gone from the other channels, as far as the cursor of this message says that it has been seen, and where the
+    /// subscriber stands there after that.
+    fn gaps_beside(
+        &self,
+        channels: &[ChannelRef],
+        standing: &Standing,
+        (from, next): (usize, &Next),
+        now: Now,
+    ) -> (Standing, Missed) {
         let mut missed = Missed::default();
-        let mut come = standing.after(from, next.cursor.seq, next.id);
+        let mut come = standing.clone();
         for (place, (channel, stand)) in channels.iter().zip(&standing.0).enumerate() {
             if place == from {
-                missed = missed.and(Missed {
-                    at_least: next.missed.at_least || stand.is_vague,
-                    ..next.missed
-                });
-            } else if let Some((stand, gap)) = self.gap_in(*channel, stand, next.id.time, now) {
+                continue;
+            }
+            if let Some((stand, gap)) = self.gap_in(*channel, stand, next.id.time, now) {
                 missed = missed.and(gap);
                 come = come.after(place, stand.seq, stand.id);
             } else if stand.is_vague && !stand.has_left {
@@ -78,7 +121,7 @@ impl Zone<'_> {
                 come = come.after(place, stand.seq, stand.id);
             }
         }
-        ManyAnswer::Message { from, next: Next { missed, ..next }, standing: come }
+        (come, missed)
     }
 
     fn next_in(&self, channel: ChannelRef, stand: &Stand, now: Now) -> Answer {

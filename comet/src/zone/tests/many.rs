@@ -98,6 +98,44 @@ fn all_that_was_missed_can_be_told_at_once() {
 }
 
 #[test]
+fn what_is_gone_without_a_successor_is_told_at_once_with_the_first_message_of_another_channel() {
+    let mut world = World::new(256);
+    let first = [0, 1, 2].map(|name| world.publish(say(NAMES[name], &[b"seen"])));
+    world.pass(1_000);
+    for name in [1, 1, 2] {
+        world.publish(Publication { message_timeout: 1, ..say(NAMES[name], &[b"short-lived"]) });
+    }
+    world.pass(2_000);
+    let wishes: Vec<_> =
+        NAMES.iter().zip(first).map(|(name, id)| ask(name, Position::After(id))).collect();
+    let begin = |world: &mut World| {
+        world.with(|zone, now| {
+            let places = zone.follow_all(&wishes, now).unwrap();
+            let (standing, missed) = zone.tell_at_once(&places, now);
+            (
+                Reader { channels: places.iter().map(|place| place.channel).collect(), standing },
+                missed,
+            )
+        })
+    };
+    // There is no message whose cursor could say that it has been told.
+    let (mut early, missed) = begin(&mut world);
+    assert_eq!(missed, Missed::default());
+    publish(&mut world, 0, "one");
+    publish(&mut world, 0, "two");
+    assert_eq!(
+        early.next(&mut world).map(|(body, missed, _)| (body, missed)),
+        Some(("one".into(), 3))
+    );
+    let (mut late, missed) = begin(&mut world);
+    assert_eq!(missed, Missed { count: 3, at_least: false });
+    let read: Vec<_> =
+        std::iter::from_fn(|| late.next(&mut world).map(|(body, missed, _)| (body, missed)))
+            .collect();
+    assert_eq!(read, [("one".to_owned(), 0), ("two".to_owned(), 0)]);
+}
+
+#[test]
 fn when_one_channel_is_refused_the_subscriber_is_counted_nowhere() {
     let mut world = World::new(256);
     let slot = world.join(0);
