@@ -32,6 +32,7 @@ on_1_and_4_workers!(
     missed_messages_of_all_channels_are_told,
     what_is_gone_from_a_quiet_channel_keeps_nobody_from_the_others,
     a_deleted_channel_is_left_and_the_others_go_on,
+    who_has_lost_a_channel_is_told_what_it_missed_of_its_next_life,
     deleting_all_channels_ends_the_subscription,
     a_channel_that_one_may_not_have_refuses_all,
     subscribers_are_counted_in_each_channel,
@@ -457,6 +458,61 @@ fn a_deleted_channel_is_left_and_the_others_go_on(workers: usize) {
     client.expect_silence();
     nginx.publish("b", "for the poll").expect_status(201);
     assert_eq!(client.response().expect_status(200).text(), "for the poll");
+}
+
+fn who_has_lost_a_channel_is_told_what_it_missed_of_its_next_life(workers: usize) {
+    let nginx = start(workers, "");
+    let next_second = || {
+        let second = || UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let now = second();
+        wait::until_true("the next second", || second() > now);
+    };
+    for kind in [Kind::EventSource, Kind::WebSocket, Kind::JsonLines] {
+        publish_all(&nginx, &[("a", "seen"), ("b", "seen")]);
+        let mut stream = kind.listen(nginx.port(), "a,b");
+        stream.expect_message("seen");
+        stream.expect_message("seen");
+        delete(&nginx, "a");
+        if kind != Kind::WebSocket {
+            assert_eq!(stream.next(), News::Left("a".into()));
+        }
+        nginx.publish("a", "new life").expect_status(202);
+        next_second();
+        nginx.publish("b", "other").expect_status(201);
+        let id = stream.expect_message("other").unwrap();
+        nginx.publish("a", "more");
+        drop(stream);
+        let mut stream = kind.listen_after(nginx.port(), "a,b", &id);
+        match kind {
+            Kind::WebSocket => {
+                assert_eq!(stream.response().header("Push-Missed"), Some("0;at-least"));
+            }
+            _ => assert_eq!(stream.next(), News::Gap { missed: 0, at_least: true }),
+        }
+        stream.expect_message("more");
+        drop(stream);
+        delete(&nginx, "a");
+        delete(&nginx, "b");
+        nginx.wait_for_subscribers("b", 0);
+    }
+    publish_all(&nginx, &[("a", "seen"), ("b", "seen")]);
+    let first = nginx.poll("a,b", &Cursor::none());
+    let cursor = Cursor::after(&nginx.poll("a,b", &Cursor::after(&first)));
+    let mut client = nginx.client();
+    client.send(&cursor.apply(Request::get(&subscriber("a,b"))));
+    nginx.wait_for_subscribers("b", 1);
+    delete(&nginx, "a");
+    nginx.publish("a", "new life").expect_status(202);
+    next_second();
+    nginx.publish("b", "other").expect_status(201);
+    let other = client.response().expect_status(200);
+    assert_eq!(other.text(), "other");
+    nginx.publish("a", "more");
+    let back = nginx.poll("a,b", &Cursor::after(&other)).expect_status(200);
+    assert_eq!((back.text(), back.header("Push-Missed")), ("more", Some("0;at-least")));
+    nginx.publish("b", "and more");
+    let next = nginx.poll("a,b", &Cursor::after(&back)).expect_status(200);
+    assert_eq!((next.text(), next.header("Push-Missed")), ("and more", None));
 }
 
 fn deleting_all_channels_ends_the_subscription(workers: usize) {

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::rc::Rc;
 
-use crate::message::{Life, ManyId, MessageId, Missed};
+use crate::message::{Life, ManyId, MessageId, Missed, Seen};
 use crate::zone::{ChannelRef, Followed};
 
 /// Channels that a subscription may have at most, as with Nchan.
@@ -41,7 +41,9 @@ pub struct Stand {
     pub reign: u32,
     /// It may have missed more than the sequence numbers say.
     pub is_vague: bool,
-    /// The channel was deleted, and the subscriber is counted there no more.
+    /// The channel was deleted: what is published under its name from now on is another's.
+    pub is_gone: bool,
+    /// That was noted, and the subscriber is counted there no more.
     pub has_left: bool,
 }
 
@@ -57,6 +59,7 @@ impl Standing {
             id: place.id,
             reign: place.reign,
             is_vague: false,
+            is_gone: false,
             has_left: false,
         };
         let missed = places.iter().fold(Missed::default(), |sum, place| sum.and(place.missed));
@@ -70,6 +73,7 @@ impl Standing {
             id: place.came_with,
             reign: place.reign,
             is_vague: place.missed.at_least,
+            is_gone: false,
             has_left: false,
         };
         Standing(places.iter().map(stand).collect())
@@ -84,10 +88,20 @@ impl Standing {
         Standing(stands)
     }
 
+    /// The channel at place `from` was deleted.
+    pub fn gone(&self, from: usize) -> Self {
+        let mut stands = self.0.clone();
+        if let Some(stand) = stands.get_mut(from) {
+            stand.is_gone = true;
+        }
+        Standing(stands)
+    }
+
     /// Without the channel at place `from`.
     pub fn without(&self, from: usize) -> Self {
         let mut stands = self.0.clone();
         if let Some(stand) = stands.get_mut(from) {
+            stand.is_gone = true;
             stand.has_left = true;
         }
         Standing(stands)
@@ -105,17 +119,26 @@ impl Standing {
 
     /// The cursor of a subscriber that has got no message yet.
     pub fn place(&self) -> ManyId {
-        place(self.0.iter().map(|stand| stand.id))
+        let id =
+            |stand: &Stand| if stand.is_gone { MessageId { time: 0, tag: 0 } } else { stand.id };
+        let mut place = place(self.0.iter().map(id));
+        for (tag, stand) in place.tags.iter_mut().zip(&self.0) {
+            if stand.is_gone {
+                *tag = Seen::Nothing;
+            }
+        }
+        place
     }
 
     /// The cursor after the last message, which came from the channel at place `from`.
     pub fn id(&self, from: usize) -> ManyId {
         let time = self.0.get(from).map_or(0, |stand| stand.id.time);
         let tag = |stand: &Stand| match stand.id.time.cmp(&time) {
-            Ordering::Less => None,
-            Ordering::Equal => Some(stand.id.tag),
+            _ if stand.is_gone => Seen::Nothing,
+            Ordering::Less => Seen::Before,
+            Ordering::Equal => Seen::UpTo(stand.id.tag),
             // It is known that nothing of this second is to come.
-            Ordering::Greater => Some(u32::MAX),
+            Ordering::Greater => Seen::UpTo(u32::MAX),
         };
         ManyId { time, tags: self.0.iter().map(tag).collect(), from }
     }
@@ -127,7 +150,8 @@ pub fn place(ids: impl IntoIterator<Item = MessageId>) -> ManyId {
     let ids: Vec<_> = ids.into_iter().collect();
     let newest = ids.iter().enumerate().max_by_key(|(_, id)| **id);
     let (from, time) = newest.map_or((0, 0), |(from, id)| (from, id.time));
-    ManyId { time, tags: ids.iter().map(|id| (id.time == time).then_some(id.tag)).collect(), from }
+    let tag = |id: &MessageId| if id.time == time { Seen::UpTo(id.tag) } else { Seen::Before };
+    ManyId { time, tags: ids.iter().map(tag).collect(), from }
 }
 
 /// The bundles of a worker.
@@ -212,7 +236,14 @@ mod tests {
     }
 
     fn stand(time: u64, tag: u32) -> Stand {
-        Stand { seq: 7, id: MessageId { time, tag }, reign: 0, is_vague: false, has_left: false }
+        Stand {
+            seq: 7,
+            id: MessageId { time, tag },
+            reign: 0,
+            is_vague: false,
+            is_gone: false,
+            has_left: false,
+        }
     }
 
     fn of(bundles: &Bundles, channel: u64) -> Vec<Life> {

@@ -24,14 +24,26 @@ impl fmt::Display for MessageId {
 /// Ids are given in publishing order over all channels, so one time will do: of each channel it says which messages of
 /// that second have been seen, and all of the seconds before have been. Example: `1700000000:-,[3],0` is message 3 of that
 /// second in the second channel; of the first channel nothing of that second has been seen, of the third one message 0.
+/// `x` is a channel that was deleted meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ManyId {
     /// Seconds since 1970.
     pub time: u64,
-    /// For each channel, the tag of the last message of that second that has been seen.
-    pub tags: Box<[Option<u32>]>,
+    /// For each channel.
+    pub tags: Box<[Seen]>,
     /// Which channel the message came from.
     pub from: usize,
+}
+
+/// What a subscriber of several channels has seen in one of them, as its id says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// Everything before the id's second, and nothing of it.
+    Before,
+    /// Everything up to the message of this second that has this tag.
+    UpTo(u32),
+    /// The channel was deleted: nothing of what was published under its name since, of whatever second.
+    Nothing,
 }
 
 impl fmt::Display for ManyId {
@@ -45,7 +57,7 @@ struct Tags<'a>(&'a ManyId);
 
 impl fmt::Display for Tags<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [Some(tag)] = &*self.0.tags {
+        if let [Seen::UpTo(tag)] = &*self.0.tags {
             return write!(f, "{tag}");
         }
         for (place, tag) in self.0.tags.iter().enumerate() {
@@ -53,9 +65,10 @@ impl fmt::Display for Tags<'_> {
                 f.write_str(",")?;
             }
             match tag {
-                Some(tag) if place == self.0.from => write!(f, "[{tag}]")?,
-                Some(tag) => write!(f, "{tag}")?,
-                None => f.write_str("-")?,
+                Seen::UpTo(tag) if place == self.0.from => write!(f, "[{tag}]")?,
+                Seen::UpTo(tag) => write!(f, "{tag}")?,
+                Seen::Before => f.write_str("-")?,
+                Seen::Nothing => f.write_str("x")?,
             }
         }
         Ok(())
@@ -142,6 +155,9 @@ pub enum Position {
     /// With the first message of a later second than this one, of which it is not known what was seen: something may have
     /// been missed (a cursor that was given for other channels).
     Past(u64),
+    /// With the first message of this second or of a later one, in a channel that may have taken the place of one that was
+    /// deleted: of this one nothing was seen, and if there was something before that second, it has been missed.
+    Anew(u64),
     /// With the next message to be published.
     Newest,
     /// With the one at this place in the queue, from the oldest on; the oldest is 1.
@@ -164,7 +180,7 @@ impl Position {
     pub fn moves(self) -> bool {
         match self {
             Position::Newest | Position::Nth(_) | Position::Last(_) => true,
-            Position::Oldest | Position::After(_) | Position::Past(_) => false,
+            Position::Oldest | Position::After(_) | Position::Past(_) | Position::Anew(_) => false,
         }
     }
 
@@ -173,6 +189,7 @@ impl Position {
         match self {
             Position::After(id) => Some(id),
             Position::Past(time) => Some(MessageId { time, tag: u32::MAX }),
+            Position::Anew(time) => Some(MessageId { time: time.saturating_sub(1), tag: u32::MAX }),
             Position::Oldest | Position::Newest | Position::Nth(_) | Position::Last(_) => None,
         }
     }

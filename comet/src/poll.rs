@@ -213,7 +213,7 @@ pub fn script(callback: &str, array: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ManyId, MessageId};
+    use crate::message::{ManyId, MessageId, Seen};
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const NONE: Missed = Missed { count: 0, at_least: false };
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn parts_of_several_channels_say_which() {
-        let id = ManyId { time: 784_111_777, tags: [Some(0), None].into(), from: 0 };
+        let id = ManyId { time: 784_111_777, tags: [Seen::UpTo(0), Seen::Before].into(), from: 0 };
         let of = |channel, step: Step<'static>| Step {
             envelope: Envelope {
                 id: WrittenId::Many(&id),

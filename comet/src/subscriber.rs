@@ -202,7 +202,7 @@ pub fn not_allowed() -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ManyId, MessageId};
+    use crate::message::{ManyId, MessageId, Seen};
 
     const ID: MessageId = MessageId { time: 784_111_777, tag: 3 };
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn of_several_channels_a_message_says_which_it_came_from() {
-        let id = ManyId { time: 784_111_777, tags: [Some(0), None].into(), from: 0 };
+        let id = ManyId { time: 784_111_777, tags: [Seen::UpTo(0), Seen::Before].into(), from: 0 };
         let reply = message(
             &Envelope { id: WrittenId::Many(&id), channel: Some(b"news"), ..sample(b"") },
             Missed::default(),

@@ -1,7 +1,7 @@
 //! Where a subscriber says that it is: ids, arguments, dates and tags; of one channel and of several.
 #![no_main]
 
-use comet::message::{ManyId, MessageId, Position};
+use comet::message::{ManyId, MessageId, Position, Seen};
 use comet::wire::http::{
     cursors_of, date, is_field_value, parse_date, position, position_of, wants_fresh, MAX_DATE,
 };
@@ -45,23 +45,30 @@ fuzz_target!(|data: &[u8]| {
     if let Some(cursors) = cursors_of(id, args, since, tag, channels) {
         assert_eq!(cursors.positions.len(), channels);
         for position in cursors.positions {
-            assert!(matches!(position, Position::Oldest | Position::After(_)));
+            assert!(matches!(position, Position::Oldest | Position::After(_) | Position::Anew(_)));
         }
     }
 
     // What is written can be read.
     let bytes = |value: Option<&[u8]>| value.unwrap_or_default().to_vec();
-    let tags: Box<[Option<u32>]> = (0..channels)
+    let tags: Box<[Seen]> = (0..channels)
         .map(|place| {
             let byte = |at: usize| bytes(id).get(4 * place + at).copied();
-            Some(u32::from_le_bytes([byte(0)?, byte(1)?, byte(2)?, byte(3)?]))
+            match (byte(0), byte(1), byte(2), byte(3)) {
+                (Some(b'x'), ..) => Seen::Nothing,
+                (Some(a), Some(b), Some(c), Some(d)) => {
+                    Seen::UpTo(u32::from_le_bytes([a, b, c, d]))
+                }
+                _ => Seen::Before,
+            }
         })
         .collect();
     let time = bytes(since).iter().fold(2, |time: u64, byte| time << 8 | u64::from(*byte));
     let many = ManyId { time, tags: tags.clone(), from: channels / 2 };
     let expected = tags.iter().map(|tag| match tag {
-        Some(tag) => Position::After(MessageId { time, tag: *tag }),
-        None => Position::since(time),
+        Seen::UpTo(tag) => Position::After(MessageId { time, tag: *tag }),
+        Seen::Before => Position::since(time),
+        Seen::Nothing => Position::Anew(time),
     });
     let expected = Cursors { positions: expected.collect(), is_foreign: false };
     assert_eq!(Cursors::parse(many.to_string().as_bytes(), channels), Some(expected));

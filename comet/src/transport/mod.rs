@@ -99,7 +99,7 @@ fn stream_head(content_type: impl Into<Cow<'static, [u8]>>) -> Reply {
 #[cfg(test)]
 mod samples {
     use super::*;
-    use crate::message::{ManyId, MessageId, WrittenId};
+    use crate::message::{ManyId, MessageId, Seen, WrittenId};
 
     pub const ID: MessageId = MessageId { time: 1_700_000_000, tag: 3 };
     pub const GAP: Missed = Missed { count: 3, at_least: false };
@@ -116,7 +116,11 @@ mod samples {
     }
 
     pub fn many() -> ManyId {
-        ManyId { time: 1_700_000_000, tags: [None, Some(3), Some(0)].into(), from: 1 }
+        ManyId {
+            time: 1_700_000_000,
+            tags: [Seen::Before, Seen::UpTo(3), Seen::UpTo(0)].into(),
+            from: 1,
+        }
     }
 
     pub fn text(bytes: Vec<u8>) -> String {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::query;
 use crate::many::MAX_CHANNELS;
-use crate::message::{MessageId, Position};
+use crate::message::{MessageId, Position, Seen};
 
 /// The argument that says what `Last-Event-ID` says, for clients that cannot set a header.
 const ARGUMENT: &[u8] = b"last_event_id";
@@ -76,16 +76,16 @@ impl Cursors {
     /// Where their number is not that of the channels, everything of this time may have been seen or not: nothing is sent
     /// twice, and it is told as a gap.
     pub fn of(time: u64, tags: &[u8], channels: usize) -> Option<Self> {
-        let tags: Vec<Option<u32>> =
-            tags.split(|&byte| byte == b',').map(tag).collect::<Option<_>>()?;
+        let tags: Vec<Seen> = tags.split(|&byte| byte == b',').map(tag).collect::<Option<_>>()?;
         let is_foreign = tags.len() != channels;
-        let position = |tag| match tag {
-            Some(tag) => Position::After(MessageId { time, tag }),
-            None => Position::since(time),
+        let position = |seen| match seen {
+            Seen::UpTo(tag) => Position::After(MessageId { time, tag }),
+            Seen::Before => Position::since(time),
+            Seen::Nothing => Position::Anew(time),
         };
         let positions = match is_foreign {
             false => tags.into_iter().map(position).collect(),
-            true => vec![position(Some(u32::MAX)); channels],
+            true => vec![position(Seen::UpTo(u32::MAX)); channels],
         };
         Some(Cursors { positions, is_foreign })
     }
@@ -96,13 +96,14 @@ impl Cursors {
     }
 }
 
-/// Reads one tag of several, where `-` says that nothing of this second has been seen (`-1` with old versions of Nchan). The
-/// brackets mark the channel of the last message and do not matter.
-fn tag(value: &[u8]) -> Option<Option<u32>> {
+/// Reads one tag of several, where `-` says that nothing of this second has been seen (`-1` with old versions of Nchan), and
+/// `x` that the channel was deleted. The brackets mark the channel of the last message and do not matter.
+fn tag(value: &[u8]) -> Option<Seen> {
     match value.trim_ascii() {
-        b"-" | b"-1" => Some(None),
-        [b'[', inner @ .., b']'] => number(inner).map(Some),
-        plain => number(plain).map(Some),
+        b"-" | b"-1" => Some(Seen::Before),
+        b"x" => Some(Seen::Nothing),
+        [b'[', inner @ .., b']'] => number(inner).map(Seen::UpTo),
+        plain => number(plain).map(Seen::UpTo),
     }
 }
 
@@ -177,6 +178,10 @@ mod tests {
         let after = |tag| Position::After(MessageId { tag, ..ID });
         let before = Position::since(ID.time);
         assert_eq!(before, Position::After(MessageId { time: ID.time - 1, tag: u32::MAX }));
+        assert_eq!(
+            Cursors::parse(b"1700000000:x,[0],-", 3).map(|cursors| cursors.positions),
+            Some(vec![Position::Anew(ID.time), after(0), before])
+        );
         for text in ["1700000000:3,[0],-", " 1700000000:[3], 0 ,-1 "] {
             assert_eq!(
                 Cursors::parse(text.as_bytes(), 3),
@@ -206,7 +211,7 @@ mod tests {
     fn what_is_no_cursor_of_several_channels_is_none() {
         for bad in [
             "", "1", "1:", "1:,", "1:1,,2", "1:[1", "1:[[1]]", "1:[-]", "1:--", "x:1", "1:1;2",
-            "1:[]",
+            "1:[]", "1:[x]", "1:X,0", "1:xx,0", "x:x,x",
         ] {
             assert_eq!(Cursors::parse(bad.as_bytes(), 2), None, "{bad}");
         }

@@ -358,6 +358,12 @@ impl Zone<'_> {
                 let missed = Missed { at_least: true, ..next.missed };
                 Some(Next { missed, ..next })
             }
+            Position::Anew(_) => {
+                let next = self.first_for(channel, Position::After(position.id()?), now)?;
+                let (_, is_exact) = self.seen_by(channel, position);
+                let missed = Missed { at_least: !is_exact, ..next.missed };
+                Some(Next { missed, ..next })
+            }
         }
     }
 
@@ -368,7 +374,12 @@ impl Zone<'_> {
             return (self.get::<ChannelHead>(channel).next_seq - 1, true);
         };
         let (seen, is_exact) = self.seen_at(channel, id, self.oldest_after(channel, id));
-        (seen, is_exact && !matches!(position, Position::Past(_)))
+        let is_known = match position {
+            Position::Past(_) => false,
+            Position::Anew(_) => seen == 0,
+            _ => true,
+        };
+        (seen, is_exact && is_known)
     }
 
     /// The first message after a sequence number.

@@ -109,13 +109,17 @@ impl Zone<'_> {
         let mut missed = Missed::default();
         let mut come = standing.clone();
         for (place, (channel, stand)) in channels.iter().zip(&standing.0).enumerate() {
-            if place == from {
+            if place == from || stand.has_left {
                 continue;
             }
-            if let Some((stand, gap)) = self.gap_in(*channel, stand, next.id.time, now) {
+            let answer = self.next_in(*channel, stand, now);
+            if answer == Answer::Gone {
+                come = come.gone(place);
+            }
+            if let Some((stand, gap)) = self.gap_in(*channel, stand, &answer, next.id.time) {
                 missed = missed.and(gap);
                 come = come.after(place, stand.seq, stand.id);
-            } else if stand.is_vague && !stand.has_left {
+            } else if stand.is_vague {
                 // The message's cursor will say nothing of it any more.
                 missed.at_least = true;
                 come = come.after(place, stand.seq, stand.id);
@@ -128,19 +132,17 @@ impl Zone<'_> {
         self.next(channel, Cursor { life: channel.life, seq: stand.seq }, stand.reign, now)
     }
 
-    /// What of a gap right after a subscriber's position lies before the end of a second, and where it stands after that.
+    /// What of a gap right after a subscriber's position lies before the end of a second, and where it stands after that, if
+    /// this is what there is for it in the channel.
     fn gap_in(
         &self,
         channel: ChannelRef,
         stand: &Stand,
+        answer: &Answer,
         time: u64,
-        now: Now,
     ) -> Option<(Stand, Missed)> {
-        if stand.has_left {
-            return None;
-        }
         let at = self.resolve(channel)?;
-        let (end, id) = match self.next_in(channel, stand, now) {
+        let (end, id) = match answer {
             Answer::Message(next) => (next.cursor.seq - 1, just_before(next.id)),
             Answer::UpToDate | Answer::Conflict => {
                 let head = self.get::<ChannelHead>(at);

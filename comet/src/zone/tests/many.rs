@@ -33,6 +33,19 @@ fn begin(world: &mut World, positions: &[Position], hold: Option<SlotRef>) -> Re
 impl Reader {
     /// The body of the next message, what was missed before it, and the cursor after it.
     fn next(&mut self, world: &mut World) -> Option<(String, u64, ManyId)> {
+        let (body, missed, id) = self.read(world)?;
+        assert!(!missed.at_least);
+        Some((body, missed.count, id))
+    }
+
+    /// The same, when no more is known than that something may have been missed.
+    fn next_vague(&mut self, world: &mut World) -> (String, ManyId) {
+        let (body, missed, id) = self.read(world).unwrap();
+        assert_eq!(missed, Missed { count: 0, at_least: true });
+        (body, id)
+    }
+
+    fn read(&mut self, world: &mut World) -> Option<(String, Missed, ManyId)> {
         let (channels, standing) = (&self.channels, &self.standing);
         let found = world.with(|zone, now| match zone.next_of_many(channels, standing, now) {
             ManyAnswer::Message { from, next, standing } => {
@@ -41,10 +54,9 @@ impl Reader {
             _ => None,
         });
         let (from, next, standing, message) = found?;
-        assert!(!next.missed.at_least);
         self.standing = standing;
         let body = String::from_utf8(bytes(&message).to_vec()).unwrap();
-        Some((body, next.missed.count, self.standing.id(from)))
+        Some((body, next.missed, self.standing.id(from)))
     }
 
     fn all(&mut self, world: &mut World) -> Vec<String> {
@@ -208,6 +220,57 @@ fn a_deleted_channel_is_left_after_its_messages_and_the_others_go_on() {
 }
 
 #[test]
+fn who_has_lost_a_channel_is_told_what_it_missed_of_its_next_life() {
+    // Whether it had noticed that before the other channel's message came.
+    for has_noticed in [false, true] {
+        let mut world = World::new(256);
+        (0..NAMES.len()).for_each(|name| publish(&mut world, name, "seen"));
+        let mut reader = begin(&mut world, &[Position::Oldest; 3], None);
+        assert_eq!(reader.all(&mut world), ["seen"; 3]);
+        world.with(|zone, now| zone.delete(b"a", now)).unwrap();
+        if has_noticed {
+            assert_eq!(reader.all(&mut world), [] as [&str; 0]);
+            reader.standing = reader.standing.without(0);
+            assert!(reader.standing.place().to_string().ends_with(":x,0,[0]"));
+        }
+        publish(&mut world, 0, "new life");
+        world.pass(1_000);
+        publish(&mut world, 0, "and more of it");
+        publish(&mut world, 1, "other");
+        let (body, missed, id) = reader.next(&mut world).unwrap();
+        assert_eq!((body.as_str(), missed), ("other", 0));
+        assert!(id.to_string().ends_with(":x,[0],-"), "{id}");
+        let cursors = Cursors::parse(id.to_string().as_bytes(), NAMES.len()).unwrap();
+        let mut back = begin(&mut world, &cursors.positions, None);
+        let (body, id) = back.next_vague(&mut world);
+        assert_eq!(body, "and more of it");
+        assert!(id.to_string().ends_with(":[0],0,-"), "{id}");
+    }
+}
+
+#[test]
+fn who_has_lost_a_channel_is_told_with_a_message_of_another_one() {
+    let mut world = World::new(256);
+    let wall = world.now.wall;
+    publish(&mut world, 0, "new life");
+    world.pass(5_000);
+    let after = Position::After(MessageId { time: wall + 3, tag: 0 });
+    let lost = [Position::Anew(wall + 3), after, after];
+    let mut reader = begin(&mut world, &lost, None);
+    assert_eq!(reader.all(&mut world), [] as [&str; 0]);
+    publish(&mut world, 1, "other");
+    publish(&mut world, 1, "another");
+    assert_eq!(reader.next_vague(&mut world).0, "other");
+    assert_eq!(reader.all(&mut world), ["another"]);
+    // Of a channel that did not come back nothing was missed.
+    let mut reader = begin(&mut world, &[lost[1], lost[1], Position::Anew(wall + 3)], None);
+    assert_eq!(
+        reader.next(&mut world).map(|(body, missed, _)| (body, missed)),
+        Some(("other".into(), 0))
+    );
+}
+
+#[test]
 fn times_of_all_channels_follow_each_other_whatever_the_clock_does() {
     let mut world = World::new(256);
     let mut last = 0;
@@ -285,5 +348,84 @@ proptest! {
         }
         prop_assert!(got.is_sorted_by(|a, b| a < b), "{got:?}");
         prop_assert_eq!(got.len() as u64 + missed, published);
+    }
+}
+
+/// What happens to somebody whose channels are deleted now and then.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Publish(usize),
+    Delete(usize),
+    Pass(u64),
+    Read,
+    /// The reader goes, and comes back with its cursor as text.
+    Return,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        6 => (0..NAMES.len()).prop_map(Fate::Publish),
+        1 => (0..NAMES.len()).prop_map(Fate::Delete),
+        2 => (0..3u64).prop_map(|seconds| Fate::Pass(seconds * 1000)),
+        6 => Just(Fate::Read),
+        2 => Just(Fate::Return),
+    ];
+    proptest::collection::vec(fate, 0..100)
+}
+
+proptest! {
+    #![proptest_config(config(256))]
+
+    /// Nothing comes twice, and what does not come was deleted, or it is told that something may have been missed.
+    #[test]
+    fn with_its_cursor_a_reader_passes_over_nothing_in_silence(fates in fates()) {
+        let mut world = World::new(512);
+        let mut got: Vec<usize> = Vec::new();
+        // Of each message that was published, its channel, and whether that was deleted since.
+        let mut published: Vec<(usize, bool)> = Vec::new();
+        let mut is_vague = false;
+        let mut reader = begin(&mut world, &[Position::Oldest; 3], None);
+        let mut positions = vec![Position::Oldest; 3];
+        // What was missed is told with a message.
+        let end = [Fate::Return, Fate::Publish(1)].into_iter().chain([Fate::Read; 100]);
+        for fate in fates.into_iter().chain(end) {
+            match fate {
+                Fate::Publish(name) => {
+                    publish(&mut world, name, &published.len().to_string());
+                    published.push((name, false));
+                }
+                Fate::Delete(name) => {
+                    let _ = world.with(|zone, now| zone.delete(NAMES[name], now));
+                    let of_it = published.iter_mut().filter(|(channel, _)| *channel == name);
+                    of_it.for_each(|(_, is_deleted)| *is_deleted = true);
+                }
+                Fate::Pass(ms) => world.pass(ms),
+                Fate::Read => {
+                    let (channels, standing) = (&reader.channels, &reader.standing);
+                    let gone = world.with(|zone, now| match zone.next_of_many(channels, standing, now) {
+                        ManyAnswer::Gone { from } => Some(from),
+                        _ => None,
+                    });
+                    if let Some(from) = gone {
+                        reader.standing = reader.standing.without(from);
+                    } else if let Some((body, lost, id)) = reader.read(&mut world) {
+                        prop_assert_eq!(lost.count, 0);
+                        is_vague |= lost.at_least;
+                        got.push(body.parse().unwrap());
+                        positions = Cursors::parse(id.to_string().as_bytes(), NAMES.len()).unwrap().positions;
+                    }
+                }
+                Fate::Return => reader = begin(&mut world, &positions, None),
+            }
+        }
+        let mut unique = got.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        prop_assert_eq!(unique.len(), got.len(), "{:?}", got);
+        let is_lost = |(number, (_, is_deleted)): &(usize, &(usize, bool))| {
+            !is_deleted && !got.contains(number)
+        };
+        let lost: Vec<_> = published.iter().enumerate().filter(is_lost).collect();
+        prop_assert!(lost.is_empty() || is_vague, "{lost:?}");
     }
 }
