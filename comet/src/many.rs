@@ -124,7 +124,7 @@ impl Standing {
         let mut place = place(self.0.iter().map(id));
         for (tag, stand) in place.tags.iter_mut().zip(&self.0) {
             if stand.is_gone {
-                *tag = Seen::Nothing;
+                *tag = Seen::Lost(stand.id);
             }
         }
         place
@@ -134,7 +134,7 @@ impl Standing {
     pub fn id(&self, from: usize) -> ManyId {
         let time = self.0.get(from).map_or(0, |stand| stand.id.time);
         let tag = |stand: &Stand| match stand.id.time.cmp(&time) {
-            _ if stand.is_gone => Seen::Nothing,
+            _ if stand.is_gone => Seen::Lost(stand.id),
             Ordering::Less => Seen::Before,
             Ordering::Equal => Seen::UpTo(stand.id.tag),
             // It is known that nothing of this second is to come.

@@ -24,7 +24,7 @@ impl fmt::Display for MessageId {
 /// Ids are given in publishing order over all channels, so one time will do: of each channel it says which messages of
 /// that second have been seen, and all of the seconds before have been. Example: `1700000000:-,[3],0` is message 3 of that
 /// second in the second channel; of the first channel nothing of that second has been seen, of the third one message 0.
-/// `x` is a channel that was deleted meanwhile.
+/// `x1699999999.4` is a channel that was deleted meanwhile, after this message of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ManyId {
     /// Seconds since 1970.
@@ -42,8 +42,8 @@ pub enum Seen {
     Before,
     /// Everything up to the message of this second that has this tag.
     UpTo(u32),
-    /// The channel was deleted: nothing of what was published under its name since, of whatever second.
-    Nothing,
+    /// The channel was deleted: nothing of what was published under its name after this id, of whatever second.
+    Lost(MessageId),
 }
 
 impl fmt::Display for ManyId {
@@ -68,7 +68,7 @@ impl fmt::Display for Tags<'_> {
                 Seen::UpTo(tag) if place == self.0.from => write!(f, "[{tag}]")?,
                 Seen::UpTo(tag) => write!(f, "{tag}")?,
                 Seen::Before => f.write_str("-")?,
-                Seen::Nothing => f.write_str("x")?,
+                Seen::Lost(MessageId { time, tag }) => write!(f, "x{time}.{tag}")?,
             }
         }
         Ok(())
@@ -156,8 +156,13 @@ pub enum Position {
     /// been missed (a cursor that was given for other channels).
     Past(u64),
     /// With the first message of this second or of a later one, in a channel that may have taken the place of one that was
-    /// deleted: of this one nothing was seen, and if there was something before that second, it has been missed.
-    Anew(u64),
+    /// deleted: what was published after `lost` and before that second has been missed.
+    Anew {
+        /// The second.
+        time: u64,
+        /// The last message that was seen of the channel that was deleted.
+        lost: MessageId,
+    },
     /// With the next message to be published.
     Newest,
     /// With the one at this place in the queue, from the oldest on; the oldest is 1.
@@ -180,7 +185,9 @@ impl Position {
     pub fn moves(self) -> bool {
         match self {
             Position::Newest | Position::Nth(_) | Position::Last(_) => true,
-            Position::Oldest | Position::After(_) | Position::Past(_) | Position::Anew(_) => false,
+            Position::Oldest | Position::After(_) | Position::Past(_) | Position::Anew { .. } => {
+                false
+            }
         }
     }
 
@@ -189,7 +196,9 @@ impl Position {
         match self {
             Position::After(id) => Some(id),
             Position::Past(time) => Some(MessageId { time, tag: u32::MAX }),
-            Position::Anew(time) => Some(MessageId { time: time.saturating_sub(1), tag: u32::MAX }),
+            Position::Anew { time, .. } => {
+                Some(MessageId { time: time.saturating_sub(1), tag: u32::MAX })
+            }
             Position::Oldest | Position::Newest | Position::Nth(_) | Position::Last(_) => None,
         }
     }

@@ -26,7 +26,7 @@ fn said(action: &Action) -> Value {
                     assert_ne!(id.time, 0);
                     say("after", json!(id.to_string()))
                 }
-                Some(Position::Past(_) | Position::Anew(_)) => panic!("{position:?}"),
+                Some(Position::Past(_) | Position::Anew { .. }) => panic!("{position:?}"),
             };
         }
         Action::Unsubscribe { channel } => {

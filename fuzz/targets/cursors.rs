@@ -45,7 +45,10 @@ fuzz_target!(|data: &[u8]| {
     if let Some(cursors) = cursors_of(id, args, since, tag, channels) {
         assert_eq!(cursors.positions.len(), channels);
         for position in cursors.positions {
-            assert!(matches!(position, Position::Oldest | Position::After(_) | Position::Anew(_)));
+            assert!(matches!(
+                position,
+                Position::Oldest | Position::After(_) | Position::Anew { .. }
+            ));
         }
     }
 
@@ -55,7 +58,9 @@ fuzz_target!(|data: &[u8]| {
         .map(|place| {
             let byte = |at: usize| bytes(id).get(4 * place + at).copied();
             match (byte(0), byte(1), byte(2), byte(3)) {
-                (Some(b'x'), ..) => Seen::Nothing,
+                (Some(b'x'), Some(time), Some(tag), _) => {
+                    Seen::Lost(MessageId { time: time.into(), tag: tag.into() })
+                }
                 (Some(a), Some(b), Some(c), Some(d)) => {
                     Seen::UpTo(u32::from_le_bytes([a, b, c, d]))
                 }
@@ -68,7 +73,7 @@ fuzz_target!(|data: &[u8]| {
     let expected = tags.iter().map(|tag| match tag {
         Seen::UpTo(tag) => Position::After(MessageId { time, tag: *tag }),
         Seen::Before => Position::since(time),
-        Seen::Nothing => Position::Anew(time),
+        Seen::Lost(lost) => Position::Anew { time, lost: *lost },
     });
     let expected = Cursors { positions: expected.collect(), is_foreign: false };
     assert_eq!(Cursors::parse(many.to_string().as_bytes(), channels), Some(expected));

@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
                     assert_eq!(id.tag, u32::MAX);
                     format!("@{}", id.time + 1)
                 }
-                Position::Past(_) | Position::Anew(_) => panic!("{position:?}"),
+                Position::Past(_) | Position::Anew { .. } => panic!("{position:?}"),
             };
             assert_eq!(first([text.as_bytes()]), Ok(position));
         }

@@ -16,7 +16,11 @@ const MAX_ENCODED_LEN: usize = 128;
 
 /// Reads `time:tag`: two decimal numbers without a sign. Space around it does not count.
 pub fn parse(value: &[u8]) -> Option<MessageId> {
-    let mut numbers = value.trim_ascii().splitn(2, |&byte| byte == b':');
+    pair(value.trim_ascii(), b':')
+}
+
+fn pair(value: &[u8], between: u8) -> Option<MessageId> {
+    let mut numbers = value.splitn(2, |&byte| byte == between);
     let time = number(numbers.next()?)?;
     let tag = number(numbers.next()?)?;
     Some(MessageId { time, tag })
@@ -81,7 +85,7 @@ impl Cursors {
         let position = |seen| match seen {
             Seen::UpTo(tag) => Position::After(MessageId { time, tag }),
             Seen::Before => Position::since(time),
-            Seen::Nothing => Position::Anew(time),
+            Seen::Lost(lost) => Position::Anew { time, lost },
         };
         let positions = match is_foreign {
             false => tags.into_iter().map(position).collect(),
@@ -97,11 +101,11 @@ impl Cursors {
 }
 
 /// Reads one tag of several, where `-` says that nothing of this second has been seen (`-1` with old versions of Nchan), and
-/// `x` that the channel was deleted. The brackets mark the channel of the last message and do not matter.
+/// `x1699999999.4` that the channel was deleted after this message. The brackets mark the channel of the last message and do not matter.
 fn tag(value: &[u8]) -> Option<Seen> {
     match value.trim_ascii() {
         b"-" | b"-1" => Some(Seen::Before),
-        b"x" => Some(Seen::Nothing),
+        [b'x', lost @ ..] => pair(lost, b'.').map(Seen::Lost),
         [b'[', inner @ .., b']'] => number(inner).map(Seen::UpTo),
         plain => number(plain).map(Seen::UpTo),
     }
@@ -179,8 +183,12 @@ mod tests {
         let before = Position::since(ID.time);
         assert_eq!(before, Position::After(MessageId { time: ID.time - 1, tag: u32::MAX }));
         assert_eq!(
-            Cursors::parse(b"1700000000:x,[0],-", 3).map(|cursors| cursors.positions),
-            Some(vec![Position::Anew(ID.time), after(0), before])
+            Cursors::parse(b"1700000000:x1699999999.4,[0],-", 3).map(|cursors| cursors.positions),
+            Some(vec![
+                Position::Anew { time: ID.time, lost: MessageId { time: ID.time - 1, tag: 4 } },
+                after(0),
+                before
+            ])
         );
         for text in ["1700000000:3,[0],-", " 1700000000:[3], 0 ,-1 "] {
             assert_eq!(
@@ -210,8 +218,28 @@ mod tests {
     #[test]
     fn what_is_no_cursor_of_several_channels_is_none() {
         for bad in [
-            "", "1", "1:", "1:,", "1:1,,2", "1:[1", "1:[[1]]", "1:[-]", "1:--", "x:1", "1:1;2",
-            "1:[]", "1:[x]", "1:X,0", "1:xx,0", "x:x,x",
+            "",
+            "1",
+            "1:",
+            "1:,",
+            "1:1,,2",
+            "1:[1",
+            "1:[[1]]",
+            "1:[-]",
+            "1:--",
+            "x:1",
+            "1:1;2",
+            "1:[]",
+            "1:[x1.0]",
+            "1:X1.0,0",
+            "1:x,0",
+            "1:x1,0",
+            "1:x1.,0",
+            "1:x.1,0",
+            "1:x1.0.0,0",
+            "1:x1:0,0",
+            "1:x-1.0,0",
+            "x1.0:0,0",
         ] {
             assert_eq!(Cursors::parse(bad.as_bytes(), 2), None, "{bad}");
         }

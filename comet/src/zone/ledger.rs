@@ -68,7 +68,12 @@ impl Zone<'_> {
     }
 
     /// The same, as far as this life of the channel goes.
-    fn seen_in_life(&self, channel: At, id: MessageId, oldest: Option<At>) -> (u64, bool) {
+    pub(super) fn seen_in_life(
+        &self,
+        channel: At,
+        id: MessageId,
+        oldest: Option<At>,
+    ) -> (u64, bool) {
         let head = self.get::<ChannelHead>(channel);
         let (next_seq, before) = match oldest {
             Some(at) => {

@@ -358,7 +358,7 @@ impl Zone<'_> {
                 let missed = Missed { at_least: true, ..next.missed };
                 Some(Next { missed, ..next })
             }
-            Position::Anew(_) => {
+            Position::Anew { .. } => {
                 let next = self.first_for(channel, Position::After(position.id()?), now)?;
                 let (_, is_exact) = self.seen_by(channel, position);
                 let missed = Missed { at_least: !is_exact, ..next.missed };
@@ -374,12 +374,18 @@ impl Zone<'_> {
             return (self.get::<ChannelHead>(channel).next_seq - 1, true);
         };
         let (seen, is_exact) = self.seen_at(channel, id, self.oldest_after(channel, id));
-        let is_known = match position {
+        let is_exact = match position {
             Position::Past(_) => false,
-            Position::Anew(_) => seen == 0,
-            _ => true,
+            Position::Anew { lost, .. } => {
+                // What was there before this life is known by what came before that.
+                let oldest = self.oldest_after(channel, lost);
+                let (before, none_between) = self.seen_at(channel, lost, oldest);
+                let of_life = self.seen_in_life(channel, id, self.oldest_after(channel, id));
+                none_between && before == seen && (is_exact || of_life == (seen, true))
+            }
+            _ => is_exact,
         };
-        (seen, is_exact && is_known)
+        (seen, is_exact)
     }
 
     /// The first message after a sequence number.

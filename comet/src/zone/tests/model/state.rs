@@ -411,7 +411,7 @@ fn first_for(log: &[Stored], position: Position, now: Now) -> Option<&Stored> {
             let others = stored.clone().count().saturating_sub(count as usize);
             stored.skip(others).find(|message| message.is_alive(now))
         }
-        Position::After(_) | Position::Past(_) | Position::Anew(_) => {
+        Position::After(_) | Position::Past(_) | Position::Anew { .. } => {
             log.iter().find(|message| message.is_alive(now) && Some(message.id) > position.id())
         }
     }
