@@ -473,9 +473,9 @@ rounds, with the range in brackets.
   have no such time: they are counted beside it.
 * **Memory**: growth of the processes' private memory (`Pss_Anon`) from before the first client until all wait. The
   kernel's sockets are counted for both ends of a connection. What is kept 3 seconds after all have gone lies in the
-  process's heap and serves the next clients: it does not grow with a second crowd of the same size. For EventSource and WebSocket the
-  access log is on, as it is by default, since a stream has to remember its request for the line at its end; in the
-  other loads it is off. nginx allocates its connection slots when it starts, so they are not in the growth; in the table of
+  process's heap and serves the next clients: it does not grow with a second crowd of the same size. For EventSource and
+  WebSocket the access log is on, as it is by default, since a stream has to remember its request for the line at its end;
+  in the other loads it is off. nginx allocates its connection slots when it starts, so they are not in the growth; in the table of
   hundreds of thousands of clients they are shown beside it (`workers × worker_connections`, with a size that is measured).
 * **A small request beside fan-outs**: a client asks for a two-byte page of the same worker every millisecond; its wait ends
   when the reply is in its socket. Requests that a long wait held up count with the wait they would have had.
