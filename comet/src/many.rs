@@ -119,6 +119,7 @@ impl Standing {
 
     /// The cursor of a subscriber that has got no message yet.
     pub fn place(&self) -> ManyId {
+        // The second is that of the channels that are there: one that is gone has its own in its tag.
         let id =
             |stand: &Stand| if stand.is_gone { MessageId { time: 0, tag: 0 } } else { stand.id };
         let mut place = place(self.0.iter().map(id));

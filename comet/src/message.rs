@@ -29,7 +29,7 @@ impl fmt::Display for MessageId {
 pub struct ManyId {
     /// Seconds since 1970.
     pub time: u64,
-    /// For each channel.
+    /// What has been seen of each channel.
     pub tags: Box<[Seen]>,
     /// Which channel the message came from.
     pub from: usize,

@@ -101,7 +101,8 @@ impl Cursors {
 }
 
 /// Reads one tag of several, where `-` says that nothing of this second has been seen (`-1` with old versions of Nchan), and
-/// `x1699999999.4` that the channel was deleted after this message. The brackets mark the channel of the last message and do not matter.
+/// `x1699999999.4` that the channel was deleted after this message. The brackets mark the channel of the last message and do
+/// not matter.
 fn tag(value: &[u8]) -> Option<Seen> {
     match value.trim_ascii() {
         b"-" | b"-1" => Some(Seen::Before),

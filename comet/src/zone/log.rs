@@ -373,15 +373,16 @@ impl Zone<'_> {
         let Some(id) = position.id() else {
             return (self.get::<ChannelHead>(channel).next_seq - 1, true);
         };
-        let (seen, is_exact) = self.seen_at(channel, id, self.oldest_after(channel, id));
+        let oldest = self.oldest_after(channel, id);
+        let (seen, is_exact) = self.seen_at(channel, id, oldest);
         let is_exact = match position {
             Position::Past(_) => false,
+            // Lives before this one may have ended after `id`; whether one of them was missed, `lost` says.
             Position::Anew { lost, .. } => {
-                // What was there before this life is known by what came before that.
-                let oldest = self.oldest_after(channel, lost);
-                let (before, none_between) = self.seen_at(channel, lost, oldest);
-                let of_life = self.seen_in_life(channel, id, self.oldest_after(channel, id));
-                none_between && before == seen && (is_exact || of_life == (seen, true))
+                let (before, is_known) =
+                    self.seen_at(channel, lost, self.oldest_after(channel, lost));
+                let is_exact = is_exact || self.seen_in_life(channel, id, oldest).1;
+                is_exact && is_known && before == seen
             }
             _ => is_exact,
         };
