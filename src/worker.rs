@@ -143,7 +143,7 @@ impl Counted {
             Counted::Many(members, standing) => members
                 .iter()
                 .zip(&standing.0)
-                .filter(|(_, stand)| !stand.has_left)
+                .filter(|(_, stand)| !stand.has_left())
                 .for_each(|(member, _)| act(member.channel)),
         }
     }
@@ -929,7 +929,7 @@ impl Worker {
         waiter.connection.flow?;
         let members = self.hub.members(waiter.channel).into_iter().flat_map(|all| all.iter());
         let stands = waiter.connection.standing.iter().flat_map(|standing| &standing.0);
-        let here = members.zip(stands).filter(|(_, stand)| !stand.has_left);
+        let here = members.zip(stands).filter(|(_, stand)| !stand.has_left());
         Some(here.map(|(member, stand)| (member.clone(), *stand)).unzip())
     }
 

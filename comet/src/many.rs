@@ -30,6 +30,17 @@ impl fmt::Debug for Member {
     }
 }
 
+/// Whether a subscriber's channel is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Here,
+    /// It was deleted: what is published under its name from now on is another's.
+    Gone,
+    /// That was noted, and the subscriber is counted there no more.
+    Left,
+}
+
 /// How far a subscriber has come in one of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stand {
@@ -41,10 +52,15 @@ pub struct Stand {
     pub reign: u32,
     /// It may have missed more than the sequence numbers say.
     pub is_vague: bool,
-    /// The channel was deleted: what is published under its name from now on is another's.
-    pub is_gone: bool,
-    /// That was noted, and the subscriber is counted there no more.
-    pub has_left: bool,
+    /// Whether the channel is still there.
+    pub presence: Presence,
+}
+
+impl Stand {
+    /// Whether the subscriber is counted in the channel no more.
+    pub fn has_left(&self) -> bool {
+        self.presence == Presence::Left
+    }
 }
 
 /// How far a subscriber has come in all of its channels.
@@ -59,8 +75,7 @@ impl Standing {
             id: place.id,
             reign: place.reign,
             is_vague: false,
-            is_gone: false,
-            has_left: false,
+            presence: Presence::Here,
         };
         let missed = places.iter().fold(Missed::default(), |sum, place| sum.and(place.missed));
         (Standing(places.iter().map(stand).collect()), missed)
@@ -73,8 +88,7 @@ impl Standing {
             id: place.came_with,
             reign: place.reign,
             is_vague: place.missed.at_least,
-            is_gone: false,
-            has_left: false,
+            presence: Presence::Here,
         };
         Standing(places.iter().map(stand).collect())
     }
@@ -90,19 +104,18 @@ impl Standing {
 
     /// The channel at place `from` was deleted.
     pub fn gone(&self, from: usize) -> Self {
-        let mut stands = self.0.clone();
-        if let Some(stand) = stands.get_mut(from) {
-            stand.is_gone = true;
-        }
-        Standing(stands)
+        self.with_presence(from, Presence::Gone)
     }
 
     /// Without the channel at place `from`.
     pub fn without(&self, from: usize) -> Self {
+        self.with_presence(from, Presence::Left)
+    }
+
+    fn with_presence(&self, from: usize, presence: Presence) -> Self {
         let mut stands = self.0.clone();
         if let Some(stand) = stands.get_mut(from) {
-            stand.is_gone = true;
-            stand.has_left = true;
+            stand.presence = presence;
         }
         Standing(stands)
     }
@@ -114,17 +127,19 @@ impl Standing {
 
     /// Whether no channel is left.
     pub fn is_over(&self) -> bool {
-        self.0.iter().all(|stand| stand.has_left)
+        self.0.iter().all(Stand::has_left)
     }
 
     /// The cursor of a subscriber that has got no message yet.
     pub fn place(&self) -> ManyId {
         // The second is that of the channels that are there: one that is gone has its own in its tag.
-        let id =
-            |stand: &Stand| if stand.is_gone { MessageId { time: 0, tag: 0 } } else { stand.id };
+        let id = |stand: &Stand| match stand.presence {
+            Presence::Here => stand.id,
+            Presence::Gone | Presence::Left => MessageId { time: 0, tag: 0 },
+        };
         let mut place = place(self.0.iter().map(id));
         for (tag, stand) in place.tags.iter_mut().zip(&self.0) {
-            if stand.is_gone {
+            if stand.presence != Presence::Here {
                 *tag = Seen::Lost(stand.id);
             }
         }
@@ -135,7 +150,7 @@ impl Standing {
     pub fn id(&self, from: usize) -> ManyId {
         let time = self.0.get(from).map_or(0, |stand| stand.id.time);
         let tag = |stand: &Stand| match stand.id.time.cmp(&time) {
-            _ if stand.is_gone => Seen::Lost(stand.id),
+            _ if stand.presence != Presence::Here => Seen::Lost(stand.id),
             Ordering::Less => Seen::Before,
             Ordering::Equal => Seen::UpTo(stand.id.tag),
             // It is known that nothing of this second is to come.
@@ -242,8 +257,7 @@ mod tests {
             id: MessageId { time, tag },
             reign: 0,
             is_vague: false,
-            is_gone: false,
-            has_left: false,
+            presence: Presence::Here,
         }
     }
 

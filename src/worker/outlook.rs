@@ -115,7 +115,7 @@ pub(super) fn decide_for_many(
         };
         // Channels that were deleted take only themselves out.
         for ((member, before), after) in members.iter().zip(&standing.0).zip(&come.0) {
-            if after.has_left && !before.has_left {
+            if after.has_left() && !before.has_left() {
                 reader.zone.leave(member.channel, slot, 1, now);
             }
         }

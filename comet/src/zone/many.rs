@@ -79,7 +79,7 @@ impl Zone<'_> {
         let mut first: Option<(usize, Next)> = None;
         let mut end = ManyAnswer::UpToDate;
         for (from, (channel, stand)) in channels.iter().zip(&standing.0).enumerate() {
-            if stand.has_left {
+            if stand.has_left() {
                 continue;
             }
             match self.next_in(*channel, stand, now) {
@@ -109,7 +109,7 @@ impl Zone<'_> {
         let mut missed = Missed::default();
         let mut come = standing.clone();
         for (place, (channel, stand)) in channels.iter().zip(&standing.0).enumerate() {
-            if place == from || stand.has_left {
+            if place == from || stand.has_left() {
                 continue;
             }
             let answer = self.next_in(*channel, stand, now);

@@ -193,7 +193,7 @@ impl Test {
             .iter()
             .zip(&standing.0)
             .enumerate()
-            .filter(|(_, (_, stand))| !stand.has_left)
+            .filter(|(_, (_, stand))| !stand.has_left())
             .map(|(from, (at, stand))| (from, stand.seq, at.map(|at| &model.channels[at])))
             .collect();
         let alive = |channel: &&Channel, from: u64, upto: u64| -> Option<Stored> {
@@ -254,7 +254,7 @@ impl Test {
 
     pub(super) fn unfollow(&mut self, follower: &Follower) {
         for (channel, stand) in follower.channels.iter().zip(&follower.standing.0) {
-            if !stand.has_left {
+            if !stand.has_left() {
                 self.leave(*channel, follower.slot, follower.worker);
             }
         }
