@@ -70,7 +70,7 @@ pub fn open(request: &Request, transport: Transport, role: Role) -> Status {
         Ok(channels) => channels,
         Err(reply) => return request.reply(reply),
     };
-    match follow(request, &channels) {
+    match follow(request, &channels, &format) {
         Ok((place, missed)) => {
             let mut opening = format.opening(retry(settings.retry_ms), missed);
             if let Some(id) = place.told() {
@@ -153,11 +153,12 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
             })
         })
     };
+    let format = Format::WebSocket(form);
     let (place, missed) = match role {
         Role::Publisher if process::is_exiting() => return request.reply(Refusal::Closing.reply()),
         Role::Publisher if !worker::has_room() => return request.reply(Refusal::Exhausted.reply()),
         Role::Publisher => (None, Missed::default()),
-        _ => match follow(request, &channels) {
+        _ => match follow(request, &channels, &format) {
             Ok((place, missed)) => (Some(place), missed),
             Err(Refused::Reply(reply)) => return request.reply(reply),
             Err(Refused::ForNow(refusal)) => return request.reply(refusal.reply()),
@@ -166,7 +167,6 @@ pub fn open_websocket(request: &Request, role: Role) -> Status {
     };
     let talk = Talk::new(deflate.is_some(), said);
     let head = accepted.reply().missed(missed);
-    let format = Format::WebSocket(form);
     let opening = format.opening(0, missed);
     begin(request, head, &opening, format, Some(talk), place)
 }
@@ -191,22 +191,27 @@ impl From<Refusal> for Refused {
 }
 
 /// Gives the subscriber a place on its channels.
-fn follow(request: &Request, channels: &Channels) -> Result<(Place, Missed), Refused> {
+fn follow(
+    request: &Request,
+    channels: &Channels,
+    format: &Format,
+) -> Result<(Place, Missed), Refused> {
     if process::is_exiting() {
         return Err(Refused::ForNow(Refusal::Closing));
     }
     let wishes = Wishes::of(request);
+    let has_words = format.has_words_for_gaps();
     let followed = match channels {
         Channels::One(id) => {
             let subscription =
                 subscriber::ask(request, &wishes, id, true).map_err(Refused::Reply)?;
-            worker::follow(subscription)
+            worker::follow(subscription, has_words)
         }
         Channels::Many(ids) => {
             let all =
                 subscriber::ask_for_many(request, &wishes, ids, true).map_err(Refused::Reply)?;
             let vague = Missed { count: 0, at_least: all.is_vague };
-            worker::follow_many(&all.subscriptions, &all.names)
+            worker::follow_many(&all.subscriptions, &all.names, has_words)
                 .map(|followed| followed.map(|(place, missed)| (place, missed.and(vague))))
         }
     };

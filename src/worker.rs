@@ -416,7 +416,7 @@ pub fn subscribe_to_many(
 ) -> Option<Result<Served, Refusal>> {
     let now = now();
     with(|worker| {
-        let places = match worker.enter_all(subscriptions, hold, now)? {
+        let places = match worker.enter_all(subscriptions, hold, now, |_, places| places)? {
             Ok(places) => places,
             Err(refusal) => return Some(Err(refusal)),
         };
@@ -461,7 +461,12 @@ pub fn wait(place: Place, parked: Parked, form: PollForm, timeout: u64) {
 
 /// Gives a subscriber that stays a place, which the zone counts, and tells what it has missed before its first message.
 /// It must be taken ([`stay`]) or given up ([`give_up`]) at once.
-pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), Refusal>> {
+///
+/// Who has no words for gaps ([`Framing::has_words_for_gaps`]) is also told of what is gone when there is no message yet.
+pub fn follow(
+    subscription: Subscription<'_>,
+    has_words: bool,
+) -> Option<Result<(Place, Missed), Refusal>> {
     let now = now();
     with(|worker| {
         let slot = match worker.slot_to_wait(true) {
@@ -469,7 +474,10 @@ pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), 
             Err(refusal) => return Some(Err(refusal)),
         };
         let subscription = Subscription { hold: slot, ..subscription };
-        let followed = worker.zone.with(now, |zone| zone.follow(&subscription, now))?;
+        let followed = worker.zone.with(now, |zone| {
+            let place = zone.follow(&subscription, now)?;
+            Ok(if has_words { place } else { zone.past_gap(&place, now) })
+        })?;
         let moves = subscription.position.moves();
         Some(followed.map(|Followed { channel, cursor, reign, missed, id, waits, .. }| {
             (Place { moves: moves && waits, id, ..Place::one(channel, cursor, reign) }, missed)
@@ -481,17 +489,22 @@ pub fn follow(subscription: Subscription<'_>) -> Option<Result<(Place, Missed), 
 pub fn follow_many(
     subscriptions: &[Subscription<'_>],
     names: &[&[u8]],
+    has_words: bool,
 ) -> Option<Result<(Place, Missed), Refusal>> {
     let now = now();
     with(|worker| {
-        let places = match worker.enter_all(subscriptions, true, now)? {
-            Ok(places) => places,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        let (standing, missed) = worker.zone.with(now, |zone| zone.tell_at_once(&places, now))?;
-        let moves = subscriptions.iter().any(|one| one.position.moves())
-            && places.iter().all(|place| place.waits);
-        Some(Ok((Place { moves, ..Place::many(members_of(&places, names), standing) }, missed)))
+        let followed = worker.enter_all(subscriptions, true, now, |zone, mut places| {
+            let waits = places.iter().all(|place| place.waits);
+            if waits && !has_words {
+                places = places.iter().map(|place| zone.past_gap(place, now)).collect();
+            }
+            let told = zone.tell_at_once(&places, now);
+            (places, waits, told)
+        })?;
+        Some(followed.map(|(places, waits, (standing, missed))| {
+            let moves = waits && subscriptions.iter().any(|one| one.position.moves());
+            (Place { moves, ..Place::many(members_of(&places, names), standing) }, missed)
+        }))
     })?
 }
 
@@ -560,7 +573,7 @@ pub fn add_channel(
             return Err(Unchanged::Command(CommandError::TooMany));
         }
         let places = worker
-            .enter_all(&[*subscription], true, now)
+            .enter_all(&[*subscription], true, now, |_, places| places)
             .ok_or(Unchanged::NotHere)?
             .map_err(Unchanged::Refused)?;
         let (more, missed) = Standing::told(&places);
@@ -881,20 +894,25 @@ impl Worker {
         }
     }
 
-    /// Gives a subscriber a place on each of several channels.
-    fn enter_all(
+    /// Gives a subscriber a place on each of several channels, and says what `then` makes of them, before the zone can
+    /// have changed.
+    fn enter_all<R>(
         &mut self,
         subscriptions: &[Subscription<'_>],
         hold: bool,
         now: Now,
-    ) -> Option<Result<Vec<Followed>, Refusal>> {
+        then: impl FnOnce(&Zone<'_>, Vec<Followed>) -> R,
+    ) -> Option<Result<R, Refusal>> {
         let hold = match self.slot_to_wait(hold) {
             Ok(slot) => slot,
             Err(refusal) => return Some(Err(refusal)),
         };
         let subscriptions: Vec<_> =
             subscriptions.iter().map(|one| Subscription { hold, ..*one }).collect();
-        self.zone.with(now, |zone| zone.follow_all(&subscriptions, now))
+        self.zone.with(now, |zone| {
+            let places = zone.follow_all(&subscriptions, now)?;
+            Ok(then(zone, places))
+        })
     }
 
     /// Puts somebody on the books.

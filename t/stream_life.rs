@@ -62,6 +62,7 @@ for_streams!(
     the_limit_of_subscribers_holds,
     a_slow_reader_catches_up_from_the_log,
     a_slow_reader_is_told_what_it_has_missed,
+    what_is_gone_already_ends_no_stream,
     slow_readers_cost_no_memory,
     a_full_zone_does_not_disturb_listeners,
     clients_that_vanish_are_noticed,
@@ -686,6 +687,35 @@ fn a_slow_reader_is_told_what_it_has_missed(kind: Kind, workers: usize) {
     assert!(next == MESSAGES && gaps > 0, "{next} messages, {gaps} gaps");
     nginx.publish("a", "live").expect_status(201);
     slow.expect_message("live");
+}
+
+fn what_is_gone_already_ends_no_stream(kind: Kind, workers: usize) {
+    let nginx = Nginx::start(config(kind, workers).server(
+        "location /brief { push_publisher; set $push_channel_id $arg_id; push_message_timeout 1s; }
+         location /lines { push_subscriber stream; push_channel_id $arg_id; }",
+    ));
+    nginx.publish("a", "seen");
+    let mut lines = Kind::JsonLines.listen_on(Client::connect(nginx.port()), "/lines?id=a", None);
+    let id = lines.expect_message("seen").expect("an id");
+    drop(lines);
+    for body in ["gone", "gone too"] {
+        nginx.publish_at("/brief?id=a", body);
+    }
+    nginx.wait_for_messages("a", 1);
+    let has_words = matches!(kind, Kind::EventSource | Kind::JsonLines);
+    // However often it comes back before there is a message.
+    let mut all: Vec<_> = (0..2).map(|_| kind.listen_after(nginx.port(), "a", &id)).collect();
+    nginx.wait_for_subscribers("a", 2);
+    nginx.publish("a", "here");
+    for listener in &mut all {
+        // What has no words for it says it as it begins: later it would have to end.
+        let said = listener.response().header("Push-Missed");
+        assert_eq!(said, (!has_words).then_some("2"));
+        if has_words {
+            assert_eq!(listener.next(), News::Gap { missed: 2, at_least: false });
+        }
+        listener.expect_message("here");
+    }
 }
 
 fn slow_readers_cost_no_memory(kind: Kind, workers: usize) {

@@ -72,6 +72,12 @@ pub trait Framing {
     /// by [`End::Missed`].
     fn missed(&self, missed: Missed) -> Option<Vec<u8>>;
 
+    /// Whether it can tell of a gap at any time. If not, what is gone already is told as the stream begins, also if there
+    /// is no message after it yet: ended by it later, the client might come back to such a gap each time.
+    fn has_words_for_gaps(&self) -> bool {
+        self.missed(Missed::default()).is_some()
+    }
+
     /// Tells a subscriber of several channels that one of them was deleted; empty if the format cannot.
     fn left(&self, channel: &[u8]) -> Vec<u8> {
         let _ = channel;

@@ -292,6 +292,20 @@ impl Zone<'_> {
         })
     }
 
+    /// The place of a subscriber that is told now of what is gone, although nothing has come after it: for those that can
+    /// be told only as they begin.
+    pub fn past_gap(&self, place: &Followed, now: Now) -> Followed {
+        match self.place_of(place.channel, place.cursor, now).filter(|_| place.waits) {
+            Some((id, missed)) => Followed {
+                id,
+                cursor: Cursor { seq: place.cursor.seq + missed.count, ..place.cursor },
+                missed: place.missed.and(missed),
+                ..*place
+            },
+            None => *place,
+        }
+    }
+
     /// An id to go on after for a subscriber that has come so far and got nothing since, and what it has missed between the
     /// two: messages that came and went before anybody looked. Nothing if the channel was deleted.
     pub fn place_of(

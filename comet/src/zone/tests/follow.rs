@@ -48,6 +48,30 @@ fn what_was_missed_before_the_first_message_is_told_once() {
 }
 
 #[test]
+fn what_is_gone_can_be_told_although_nothing_has_come_after_it() {
+    let mut world = World::new(64);
+    let slot = world.join(0);
+    let brief = || Publication { message_timeout: 1000, ..say(b"c", &[b"x"]) };
+    let seen = world.publish(brief());
+    world.publish(brief());
+    let last = world.publish(brief());
+    world.pass(2000);
+    let place = follow(&mut world, slot, Position::After(seen));
+    assert_eq!((place.missed, next(&mut world, &place)), (Missed::default(), None));
+    let told = world.with(|zone, now| zone.past_gap(&place, now));
+    assert_eq!((told.missed, told.id), (Missed { count: 2, at_least: false }, last));
+    // Who has been told is not told again; who could not be is told with the next message.
+    assert_eq!(world.with(|zone, now| zone.past_gap(&told, now)), told);
+    world.publish(say(b"c", &[b"y"]));
+    assert_eq!(next(&mut world, &told), Some((4, Missed::default())));
+    assert_eq!(next(&mut world, &place), Some((4, Missed { count: 2, at_least: false })));
+    // Where there is a message, what was missed before it is all that there is to tell.
+    let place = follow(&mut world, slot, Position::After(seen));
+    assert_eq!(place.missed, Missed { count: 2, at_least: false });
+    assert_eq!(world.with(|zone, now| zone.past_gap(&place, now)), place);
+}
+
+#[test]
 fn past_a_second_something_may_have_been_missed() {
     let mut world = World::new(64);
     let slot = world.join(0);
