@@ -96,7 +96,8 @@ impl Zone<'_> {
         };
         let before = id_of(self.get(before));
         if low > 0 && before.time == id.time {
-            return (bound.min(low + u64::from(id.tag - before.tag)), true);
+            let own = low + u64::from(id.tag - before.tag);
+            return (bound.min(own), exact || own <= bound);
         }
         (bound.max(low), exact || bound <= low)
     }
@@ -245,9 +246,11 @@ impl LedgerBlock {
         // Seconds beyond 2106 share one entry.
         let is_representable = id.time < u64::from(u32::MAX);
         let (seen, exact) = match before {
-            // The cursor's own second is known: so is its message.
+            // The cursor's own second is known, and so is its message. But who has seen all of that second may name none
+            // of it, and it ends where the next begins that had messages.
             Some(entry) if u64::from(entry.time) == id.time && is_representable => {
-                (later.min(self.base(entry) + i64::from(id.tag)), true)
+                let own = self.base(entry) + i64::from(id.tag);
+                (later.min(own), own <= later || !self.has_hole(place))
             }
             _ => (later, is_representable && !self.has_hole(place)),
         };

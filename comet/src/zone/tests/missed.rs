@@ -44,6 +44,48 @@ fn counts_are_exact_while_the_ledger_has_room() {
     assert_eq!(after(&mut world, before), (first, missed));
 }
 
+/// The cursor of who has seen all of a second, which need not be a message's.
+fn all_of(time: u64) -> MessageId {
+    MessageId { time, tag: u32::MAX }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes long in Miri")]
+fn who_has_seen_all_of_a_second_is_told_at_least_where_the_next_is_forgotten() {
+    for seconds in [14, 15, 16, 20, 40, 100] {
+        let mut world = World::new(64);
+        let ids = one_per_second(&mut world, seconds, 1);
+        let mut vague = 0;
+        for (place, pair) in
+            ids.windows(2).enumerate().filter(|(_, pair)| pair[0].time < pair[1].time)
+        {
+            let (_, missed) = after(&mut world, all_of(pair[0].time));
+            let truth = (ids.len() - place - 2) as u64;
+            vague += u64::from(missed.at_least);
+            assert!(missed.count <= truth, "{missed:?} {truth}");
+            assert!(missed.at_least || missed.count == truth, "{missed:?} {truth}");
+        }
+        assert_eq!(vague > 0, seconds > 14, "{vague} of {seconds}");
+    }
+}
+
+#[test]
+fn a_message_of_the_second_in_the_log_does_not_say_what_came_after_it() {
+    let mut world = World::new(256);
+    let seen = world.publish(say(b"c", &[b"x"]));
+    let brief = Publication { message_timeout: 700, ..say(b"c", &[b"x"]) };
+    for seconds in [13, 1, 1, 1, 20] {
+        for _ in 0..seconds {
+            world.pass(1000);
+            world.publish(brief);
+        }
+        let truth = world.with(|zone, _| zone.channel(b"c").next_seq) - 3;
+        let (_, missed) = after(&mut world, all_of(seen.time));
+        assert!(missed.count <= truth, "{missed:?} {truth}");
+        assert!(missed.at_least || missed.count == truth, "{missed:?} {truth}");
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "takes long in Miri")]
 fn a_thinned_ledger_never_overstates_and_says_at_least() {
