@@ -495,7 +495,7 @@ pub fn follow_many(
     with(|worker| {
         let followed = worker.enter_all(subscriptions, true, now, |zone, mut places| {
             let waits = places.iter().all(|place| place.waits);
-            if waits && !has_words {
+            if !has_words {
                 places = places.iter().map(|place| zone.past_gap(place, now)).collect();
             }
             let told = zone.tell_at_once(&places, now);

@@ -295,7 +295,10 @@ impl Zone<'_> {
     /// The place of a subscriber that is told now of what is gone, although nothing has come after it: for those that can
     /// be told only as they begin.
     pub fn past_gap(&self, place: &Followed, now: Now) -> Followed {
-        match self.place_of(place.channel, place.cursor, now).filter(|_| place.waits) {
+        if !place.waits {
+            return *place;
+        }
+        match self.place_of(place.channel, place.cursor, now) {
             Some((id, missed)) => Followed {
                 id,
                 cursor: Cursor { seq: place.cursor.seq + missed.count, ..place.cursor },

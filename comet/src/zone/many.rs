@@ -56,7 +56,7 @@ impl Zone<'_> {
     /// Where a subscriber of several channels stands that is told now of all that it has missed, and how much that is: before
     /// the first message for it in each of them, and what is gone from those that have none for it, as far as the first
     /// message over all would tell. As long as there is no message, nothing is told: there would be no cursor after it, and
-    /// it would be told again.
+    /// it would be told again. Who cannot be told later gives places [past all gaps](Zone::past_gap).
     pub fn tell_at_once(&self, places: &[Followed], now: Now) -> (Standing, Missed) {
         let channels: Vec<_> = places.iter().map(|place| place.channel).collect();
         let (standing, missed) = Standing::told(places);

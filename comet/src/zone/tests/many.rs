@@ -368,12 +368,50 @@ proptest! {
     }
 }
 
+#[test]
+fn who_cannot_be_told_later_is_told_at_once_of_what_is_gone_from_quiet_channels() {
+    let mut world = World::new(256);
+    let slot = world.join(0);
+    let mut seen = [0, 1].map(|name| Position::After(world.publish(say(NAMES[name], &[b"seen"]))));
+    let second = |world: &mut World| {
+        publish(world, 0, "stays");
+        world.publish(Publication { message_timeout: 500, ..say(NAMES[1], &[b"goes"]) });
+        world.pass(1000);
+    };
+    (0..5).for_each(|_| second(&mut world));
+    // Behind all the time, and back each time with its last cursor.
+    for round in 0..5 {
+        let wishes =
+            [0, 1].map(|name| Subscription { hold: Some(slot), ..ask(NAMES[name], seen[name]) });
+        let (channels, mut standing, told) = world.with(|zone, now| {
+            let places = zone.follow_all(&wishes, now).unwrap();
+            let places: Vec<_> = places.iter().map(|place| zone.past_gap(place, now)).collect();
+            let (standing, told) = zone.tell_at_once(&places, now);
+            (places.iter().map(|place| place.channel).collect::<Vec<_>>(), standing, told)
+        });
+        assert_eq!(told, Missed { count: 5, at_least: false }, "{round}");
+        let mut got = 0;
+        while let ManyAnswer::Message { from, next, standing: come } =
+            world.with(|zone, now| zone.next_of_many(&channels, &standing, now))
+        {
+            assert_eq!(next.missed, Missed::default());
+            let cursor = Cursors::parse(come.id(from).to_string().as_bytes(), 2).unwrap();
+            seen = [cursor.positions[0], cursor.positions[1]];
+            (got, standing) = (got + 1, come);
+        }
+        assert_eq!(got, 5);
+        (0..5).for_each(|_| second(&mut world));
+    }
+}
+
 /// What happens to somebody whose channels are deleted now and then.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Publish(usize),
     /// What soon goes again, and its channel with it.
     Brief(usize),
+    /// A message in each of so many seconds, soon gone: more of them than anybody keeps count of.
+    Burst(usize, u64),
     Delete(usize),
     Pass(u64),
     Read,
@@ -385,6 +423,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = prop_oneof![
         6 => (0..NAMES.len()).prop_map(Fate::Publish),
         2 => (0..NAMES.len()).prop_map(Fate::Brief),
+        1 => (0..NAMES.len(), 1..20u64).prop_map(|(name, seconds)| Fate::Burst(name, seconds)),
         1 => (0..NAMES.len()).prop_map(Fate::Delete),
         2 => (0..3u64).prop_map(|seconds| Fate::Pass(seconds * 1000)),
         6 => Just(Fate::Read),
@@ -423,6 +462,16 @@ proptest! {
                         ..say(NAMES[name], &[published.len().to_string().as_bytes()])
                     });
                     published.push((name, false));
+                }
+                Fate::Burst(name, seconds) => {
+                    for _ in 0..seconds {
+                        world.publish(Publication {
+                            message_timeout: 700,
+                            ..say(NAMES[name], &[published.len().to_string().as_bytes()])
+                        });
+                        published.push((name, false));
+                        world.pass(1000);
+                    }
                 }
                 Fate::Delete(name) => {
                     let _ = world.with(|zone, now| zone.delete(NAMES[name], now));
