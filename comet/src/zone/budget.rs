@@ -1,7 +1,7 @@
 //! What happens when the zone is full (invariant I10): expired messages go first, then channels that never had one and that
 //! nobody waits on, then the oldest messages of the channels that hold most, as long as messages hold a quarter of the zone;
-//! then all idle channels, then the rest of the messages; and if that is not enough, nothing changes and the publisher is
-//! told.
+//! then what workers that have gone had for hints, all idle channels, and the rest of the messages; and if that is not
+//! enough, nothing changes and the publisher is told.
 //!
 //! Channels that never had a message go before messages because anybody who may subscribe can make as many as he likes,
 //! and would drive everybody's messages out.
@@ -110,11 +110,18 @@ impl Zone<'_> {
         self.header.free_count > 0 && self.evictable() > self.wanted
     }
 
-    /// Drops a message, or an idle channel if that never had one, or if messages have too little of the zone already, or
-    /// dropping all of them would not be enough.
+    /// Whether messages have too little of the zone.
+    pub(super) fn is_crowded_out(&self) -> bool {
+        self.header.message_blocks < self.header.block_count / MESSAGES_SHARE
+    }
+
+    /// Drops a message, or an idle channel if that never had one. If messages have too little of the zone already, or dropping
+    /// all of them would not be enough, gives up what former workers had, or any idle channel, before.
     fn give_something_up(&mut self, blocks: u32, now: Now) -> bool {
-        let is_crowded_out = self.header.message_blocks < self.header.block_count / MESSAGES_SHARE;
-        let must = is_crowded_out || self.evictable() < blocks;
+        let must = self.is_crowded_out() || self.evictable() < blocks;
+        if must && self.take_mailbox_back() {
+            return true;
+        }
         if let Some(idle) = self.first_idle().filter(|idle| must || self.is_blank(*idle)) {
             self.remove_idle_channel(idle);
             self.header.counters.collected += 1;
@@ -153,10 +160,10 @@ impl Zone<'_> {
         channel != self.pinned && self.live_subscribers(channel) == 0
     }
 
-    /// Blocks that there would be without any message and without any channel that nobody waits on, counted up to
-    /// `enough`.
+    /// Blocks that there would be without any message, without what former workers had, and without any channel that nobody
+    /// waits on, counted up to `enough`.
     fn all_reclaimable(&self, enough: u32) -> u32 {
-        let mut sum = self.evictable();
+        let mut sum = self.evictable() + self.all_idle_mail();
         for at in (1..=RINGS as u32).flat_map(|class| self.members(class)) {
             if sum >= enough {
                 break;

@@ -10,7 +10,7 @@ use super::memory::{At, Block, BLOCK_SIZE, RINGS};
 use super::record::{
     kind, ChannelHead, ChannelTail, DataBlock, EntryBlock, LedgerBlock, MailBlock, MessageHead,
     SlotHead, TimedHead, BLANK_CLASS, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, HAS_EVENT,
-    ID_INLINE, IN_FILE, MAIL_BLOCKS, MAIL_INLINE, TRANSIENT,
+    ID_INLINE, IN_FILE, MAIL_INLINE, TRANSIENT,
 };
 use super::recover::Reached;
 use super::wheel::visited_after;
@@ -188,11 +188,12 @@ impl Zone<'_> {
             let what = |what| move || format!("{what} of slot {at:?}");
             ensure(slot.kind == kind::SLOT, what("kind"))?;
             ensure(indices.insert(slot.index), what("index"))?;
-            for mail in slot.mail {
+            for mail in slot.mail.into_iter().filter(|mail| mail.is_some()) {
                 walk.claim(mail)?;
                 ensure(self.get::<MailBlock>(mail).kind == kind::PART, what("mailbox"))?;
             }
-            ensure(slot.mail_len as usize <= MAIL_BLOCKS * MAIL_INLINE, what("number of hints"))?;
+            let room = slot.mail.iter().take_while(|mail| mail.is_some()).count() * MAIL_INLINE;
+            ensure(slot.mail_len as usize <= room, what("number of hints"))?;
             ensure(slot.pid != 0 || slot.mail_len == 0, what("mail for nobody"))?;
             ensure(slot.overflow <= 1 && slot.signaled <= 1, what("flags"))?;
             let has_mail = slot.mail_len > 0 || slot.overflow > 0;

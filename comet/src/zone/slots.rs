@@ -49,6 +49,7 @@ impl Zone<'_> {
             None => self.create_slot(index, now)?,
         };
         self.retire(at);
+        self.give_mailbox(at, now);
         let slot = self.get_mut::<SlotHead>(at);
         slot.pid = pid;
         Some(SlotRef { at, generation: slot.generation })
@@ -153,25 +154,66 @@ impl Zone<'_> {
     }
 
     fn create_slot(&mut self, index: u32, now: Now) -> Option<At> {
-        self.reserve(1 + MAIL_BLOCKS as u32, At::NONE, now).ok()?;
+        self.reserve(1, At::NONE, now).ok()?;
         let at = self.allocate()?;
-        let taken: Vec<At> = (0..MAIL_BLOCKS).map_while(|_| self.allocate()).collect();
-        let mail: [At; MAIL_BLOCKS] = match taken.try_into() {
-            Ok(mail) => mail,
-            Err(taken) => {
-                taken.into_iter().chain([at]).for_each(|at| self.free(at));
-                return None;
-            }
-        };
-        for mail in mail {
-            self.put(mail, MailBlock { kind: kind::PART, ..MailBlock::zeroed() });
-        }
         let next = self.header.slots;
-        self.put(at, SlotHead { kind: kind::SLOT, index, mail, next, ..SlotHead::zeroed() });
+        self.put(at, SlotHead { kind: kind::SLOT, index, next, ..SlotHead::zeroed() });
         self.commit();
         self.header.slots = at;
         self.commit();
         Some(at)
+    }
+
+    /// Gives a slot the blocks for hints that it does not have. Without room, or if messages have too little of it already, its
+    /// worker is told to look at everything each time.
+    fn give_mailbox(&mut self, slot: At, now: Now) {
+        let mail = self.get::<SlotHead>(slot).mail;
+        let missing = mail.iter().filter(|at| at.is_none()).count() as u32;
+        let has_room = self.header.free_count >= missing
+            || !self.is_crowded_out() && self.reserve(missing, At::NONE, now).is_ok();
+        if !has_room {
+            return;
+        }
+        for place in 0..MAIL_BLOCKS {
+            if self.get::<SlotHead>(slot).mail.get(place).is_some_and(|at| at.is_some()) {
+                continue;
+            }
+            let Some(at) = self.allocate() else { return };
+            self.put(at, MailBlock { kind: kind::PART, ..MailBlock::zeroed() });
+            self.commit();
+            if let Some(mail) = self.get_mut::<SlotHead>(slot).mail.get_mut(place) {
+                *mail = at;
+            }
+            self.commit();
+        }
+    }
+
+    /// Takes the blocks for hints back from a slot that nobody has: reloads one after the other leave many. False if there is
+    /// none.
+    pub(super) fn take_mailbox_back(&mut self) -> bool {
+        let Some(slot) = self.slots().into_iter().find(|at| self.idle_mail(*at) > 0) else {
+            return false;
+        };
+        let head = self.get_mut::<SlotHead>(slot);
+        let mail = std::mem::replace(&mut head.mail, [At::NONE; MAIL_BLOCKS]);
+        self.commit();
+        mail.into_iter().for_each(|at| self.free(at));
+        self.commit();
+        true
+    }
+
+    /// Blocks that [`take_mailbox_back`](Self::take_mailbox_back) can give in all.
+    pub(super) fn all_idle_mail(&self) -> u32 {
+        self.slots().into_iter().map(|slot| self.idle_mail(slot)).sum()
+    }
+
+    /// Blocks for hints that a slot has although nobody has the slot.
+    fn idle_mail(&self, slot: At) -> u32 {
+        let head = self.get::<SlotHead>(slot);
+        match head.pid {
+            0 => head.mail.iter().filter(|at| at.is_some()).count() as u32,
+            _ => 0,
+        }
     }
 
     /// Ends a generation of a slot: its entries in channels are stale from now on.

@@ -82,6 +82,14 @@ fn cases() -> Vec<Case> {
     add("publish: with eviction and collection", 64, |zone, _, now| {
         zone.publish(&say(b"n", &[&[b'x'; 4850]]), now).unwrap();
     });
+    add("publish: with what former workers had for hints", 64, |zone, _, now| {
+        for index in 4..6 {
+            let slot = zone.join(index, 44, now).unwrap();
+            zone.part(slot);
+        }
+        zone.publish(&say(b"a", &[&[b'x'; 4500]]), now).unwrap();
+        assert!(slot_blocks(zone) < 20);
+    });
     add("publish: transient", 128, |zone, _, now| {
         zone.publish(&Publication { max_messages: 0, ..say(b"c", &[b"x"]) }, now).unwrap();
     });
@@ -215,7 +223,7 @@ fn verify(case: &Case, memory: &mut [u64], before: &Logs, after: &Logs, how: &st
     }
     assert_eq!(zone.check(), Ok(()), "{what}");
     // Nothing is left but the slots.
-    let slots = zone.slots().len() as u32 * 5;
+    let slots = slot_blocks(&zone);
     assert_eq!((zone.usage().used_blocks, zone.usage().channels), (slots, 0), "{what}");
 }
 

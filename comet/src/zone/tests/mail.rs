@@ -117,6 +117,52 @@ fn a_dead_worker_s_subscribers_count_no_more() {
 }
 
 #[test]
+fn what_workers_had_for_hints_gives_way_when_they_have_gone() {
+    let mut world = World::new(64);
+    // As many as reloads one after the other leave; the channel's subscriber is with the last one.
+    let slots: Vec<_> = (0..11).map(|index| world.join(index)).collect();
+    let (last, gone) = slots.split_last().unwrap();
+    let (channel, ..) = world.wait(b"c", *last);
+    let large = vec![b'x'; 40 + 120 * 19];
+    let pieces: [&[u8]; 1] = [&large];
+    let publication = say(b"c", &pieces);
+    assert!(world.with(|zone, now| zone.publish(&publication, now)).is_err());
+    gone.iter().for_each(|slot| world.with(|zone, _| zone.part(*slot)));
+    assert_eq!(wake(&mut world, publication), [10]);
+    assert_eq!(mail(&mut world, *last).moved, [channel.life]);
+    world.with(|zone, _| assert!((13..=51).contains(&slot_blocks(zone))));
+    // Who takes such a slot has hints again.
+    world.with(|zone, now| zone.leave(channel, *last, 1, now));
+    for index in 0..4 {
+        let slot = world.join(index);
+        let (channel, ..) = world.wait(b"c", slot);
+        assert_eq!(wake(&mut world, say(b"c", &[b"y"])), [index]);
+        assert_eq!(mail(&mut world, slot), Mail { moved: vec![channel.life], look_at_all: false });
+        world.with(|zone, now| zone.leave(channel, slot, 1, now));
+    }
+}
+
+#[test]
+fn a_worker_for_whose_hints_there_is_no_room_looks_at_everything() {
+    let mut world = World::new(64);
+    let gone = world.join(0);
+    let slot = world.with(|zone, now| {
+        zone.part(gone);
+        assert!(zone.take_mailbox_back() && !zone.take_mailbox_back());
+        zone.scarcity = Some(Scarcity { requests: 0, refused: 0..u32::MAX });
+        let slot = zone.join(0, 77, now).unwrap();
+        zone.scarcity = None;
+        slot
+    });
+    let (channel, ..) = world.wait(b"c", slot);
+    for _ in 0..2 {
+        assert_eq!(wake(&mut world, say(b"c", &[b"x"])), [0]);
+        assert_eq!(mail(&mut world, slot), Mail { moved: vec![], look_at_all: true });
+        world.with(|zone, _| zone.look(channel, slot));
+    }
+}
+
+#[test]
 fn channels_of_the_dead_become_idle_though_workers_go_on_dying() {
     // More buckets than a sweep looks into.
     let mut world = World::new(16_384);

@@ -23,7 +23,7 @@ mod turns;
 
 use super::log::id_of;
 use super::memory::{At, MemoryError};
-use super::record::{ChannelHead, MessageHead};
+use super::record::{ChannelHead, MessageHead, SlotHead};
 use super::*;
 use crate::clock::Now;
 use crate::config::Concurrency;
@@ -126,6 +126,15 @@ impl Zone<'_> {
     fn seqs_of(&self, id: &[u8]) -> Vec<u64> {
         self.log_of(id).iter().map(|message| message.cursor.seq).collect()
     }
+}
+
+/// What the workers' slots hold.
+fn slot_blocks(zone: &Zone<'_>) -> u32 {
+    let blocks = |slot| {
+        let mail = zone.get::<SlotHead>(slot).mail;
+        1 + mail.iter().filter(|at| at.is_some()).count() as u32
+    };
+    zone.slots().into_iter().map(blocks).sum()
 }
 
 /// So many cases of a property, unless `PROPTEST_CASES` says otherwise; few under Miri, which is slow.

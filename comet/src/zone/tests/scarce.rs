@@ -113,7 +113,7 @@ fn end(zone: &mut Zone<'_>, mut now: Now, what: &str) {
         zone.sweep(now, |_| false);
     }
     assert_eq!(zone.check(), Ok(()), "{what}");
-    let slots = zone.slots().len() as u32 * 5;
+    let slots = slot_blocks(zone);
     assert_eq!((zone.usage().used_blocks, zone.usage().channels), (slots, 0), "{what}");
 }
 

@@ -402,8 +402,8 @@ impl Test {
             self.world.pass(1000);
             self.act(None, |zone, now| zone.sweep(now, |_| true));
         }
-        let used = self.world.used();
-        assert_eq!(used as usize, 5 * WORKERS);
+        let slots = self.world.with(|zone, _| slot_blocks(zone));
+        assert_eq!(self.world.used(), slots);
         assert!(self.has_died || self.files.is_empty(), "files are left: {}", self.files.len());
     }
 }

@@ -84,7 +84,7 @@ impl Model {
         let all: Vec<Worker> = self.workers.iter().chain(&after.workers).cloned().collect();
         self.workers.clear();
         for at in zone.slots() {
-            let slot = *zone.get::<record::SlotHead>(at);
+            let slot = *zone.get::<SlotHead>(at);
             if slot.pid == 0 {
                 continue;
             }

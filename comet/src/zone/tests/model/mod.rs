@@ -416,7 +416,7 @@ impl Test {
         }
         assert!(self.model.channels.is_empty());
         self.world.with(|zone, _| {
-            assert_eq!(zone.usage().used_blocks, 5 * zone.slots().len() as u32);
+            assert_eq!(zone.usage().used_blocks, slot_blocks(zone));
         });
     }
 }
