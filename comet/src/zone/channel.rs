@@ -633,6 +633,23 @@ impl Zone<'_> {
         self.header.dead_tag = id.tag;
     }
 
+    /// Notes that between a snapshot, of which the newest cursors are of the second `after`, and now there may have been a life
+    /// that has written none: who comes with its cursors is told that nobody knows what it has missed, and all new ids are
+    /// above them.
+    pub(super) fn doubt(&mut self, after: u64, now: Now) {
+        if after >= now.wall {
+            return;
+        }
+        self.header.unknown_after = after;
+        self.header.unknown_upto = now.wall;
+        self.header.newest_time = self.header.newest_time.max(now.wall + 1);
+    }
+
+    /// Whether a cursor of this second is of a life that is not known.
+    pub(super) fn is_of_unknown_life(&self, time: u64) -> bool {
+        (self.header.unknown_after + 1..=self.header.unknown_upto).contains(&time)
+    }
+
     /// Lifts the ids of all new channels above that of one that died and can be remembered no longer.
     pub(super) fn raise_floor(&mut self, dead: MessageId) {
         if (dead.time, dead.tag) <= (self.header.dead_time, self.header.dead_tag) {

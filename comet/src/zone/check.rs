@@ -128,6 +128,9 @@ impl Zone<'_> {
         let (all, told) = (header.counters, header.told);
         let is_past = told.evicted <= all.evicted && told.recovered <= all.recovered;
         ensure(is_past, || "more was told than has happened".into())?;
+        ensure(header.unknown_after <= header.unknown_upto, || {
+            "the life that is not known".into()
+        })?;
         ensure(header.tombstones.iter().all(|dead| dead.used <= 1), || "tombstones".into())
     }
 

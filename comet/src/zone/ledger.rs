@@ -59,12 +59,13 @@ impl Zone<'_> {
     /// exact. `oldest` is the first message of the log, expired or not, that is after `id`.
     pub(super) fn seen_at(&self, channel: At, id: MessageId, oldest: Option<At>) -> (u64, bool) {
         let head = self.get::<ChannelHead>(channel);
+        let is_known = !self.is_of_unknown_life(id.time);
         if id >= head.last_id() {
-            return (head.next_seq - 1, true);
+            return (head.next_seq - 1, is_known);
         }
         let (seen, is_exact) = self.seen_in_life(channel, id, oldest);
         // A second of 0 is that of clients that want all there is.
-        (seen, is_exact && (id.time == 0 || id >= head.former()))
+        (seen, is_exact && is_known && (id.time == 0 || id >= head.former()))
     }
 
     /// The same, as far as this life of the channel goes.

@@ -24,7 +24,7 @@ pub(super) const TOMBSTONES: usize = 64;
 /// "nginxpsh": what the memory of a zone begins with.
 const MAGIC: u64 = u64::from_le_bytes(*b"nginxpsh");
 /// Changes with every change of the layout, so that a newer module does not read an older zone.
-const LAYOUT: u32 = 5;
+const LAYOUT: u32 = 6;
 
 /// The number of a block; 0 is none.
 #[repr(transparent)]
@@ -125,6 +125,10 @@ pub(super) struct Header {
     /// The time of the newest message: later ones are never before it, whatever the clock does, so that the order of times
     /// is that of stamps.
     pub newest_time: u64,
+    /// Cursors of later seconds than this one, up to the other, were given by a life that a snapshot knows nothing of: one
+    /// that has ended without writing its own.
+    pub unknown_after: u64,
+    pub unknown_upto: u64,
     /// The second up to which the wheel has been turned.
     pub wheel_now: u64,
     /// Ids that no new channel may fall behind: those from before the zone, and of channels that [`Tombstone`]s have no

@@ -143,7 +143,8 @@ impl<'m> Zone<'m> {
     ) -> Result<Self, MemoryError> {
         let mut zone = Self::over(Parts::format(memory, hash_key)?);
         zone.header.wheel_now = now.mono / 1000;
-        zone.begin_after(MessageId { time: now.wall.saturating_sub(1), tag: u32::MAX });
+        // nginx may have run until a moment ago, and have given ids of this second.
+        zone.begin_after(MessageId { time: now.wall, tag: u32::MAX });
         Ok(zone)
     }
 

@@ -323,6 +323,7 @@ impl Zone<'_> {
         self.header.stamps = self.header.stamps.max(head.stamps);
         self.header.newest_time = self.header.newest_time.max(head.newest_time);
         self.begin_after(MessageId { time: head.floor_time, tag: head.floor_tag });
+        self.doubt(head.wall.max(head.newest_time), now);
         let mut work = Restoring {
             now,
             away: now.wall.saturating_sub(head.wall).saturating_mul(1000),

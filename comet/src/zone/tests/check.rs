@@ -119,8 +119,10 @@ macro_rules! fields {
 /// The fields that may have any value, or nearly so. What they must not say is in the next test.
 fn free_fields(role: &str) -> Vec<Range<usize>> {
     match role {
-        "header" => fields!(Header: lives, stamps, newest_time, wheel_now, dead_time,
-            dead_tag, counters, told, told_at, tombstones),
+        "header" => {
+            fields!(Header: lives, stamps, newest_time, unknown_after, unknown_upto, wheel_now,
+            dead_time, dead_tag, counters, told, told_at, tombstones)
+        }
         "channel" => fields!(ChannelHead: deadline, requested, reign, timeout, former_time,
             former_tag),
         "fresh channel" => fields!(ChannelHead: deadline, last_time, last_tag, next_seq, requested,
@@ -194,6 +196,7 @@ fn what_fields_must_not_say_is_noticed() {
         ("lives were given that are not counted", |zone| zone.header.lives = 1),
         ("stamps were given that are not counted", |zone| zone.header.stamps = 1),
         ("a message is newer than the newest", |zone| zone.header.newest_time = WALL),
+        ("a life ended before it began", |zone| zone.header.unknown_after = 1),
         ("more was told than has happened", |zone| zone.header.told.evicted = 1),
         ("the wheel has gone past a timer", |zone| zone.header.wheel_now += 80),
         ("a file is being rewritten", |zone| zone.header.ledger_in_work = At(1)),

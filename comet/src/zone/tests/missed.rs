@@ -183,7 +183,7 @@ fn who_comes_from_before_a_restart_is_told() {
     // Who has no cursor, and who wants all there is.
     assert_eq!(world.read(b"c", Position::Oldest).unwrap().1, exactly(0));
     assert_eq!(after(&mut world, MessageId { time: 0, tag: 3 }), (1, exactly(0)));
-    // The present second is this zone's.
+    // The zone is a second old: the present one is all its own.
     world.publish(say(b"c", &[b"2"]));
     assert_eq!(after(&mut world, first), (2, exactly(0)));
     // In a zone of another size, and after a restart with a snapshot, nothing has begun anew: also channels that come later.
@@ -207,6 +207,26 @@ fn who_comes_from_before_a_restart_is_told() {
             let (_, missed) = world.read(id, Position::After(before(1))).unwrap();
             assert_eq!(missed, vaguely(0));
         }
+    }
+}
+
+#[test]
+fn of_the_second_in_which_a_zone_begins_a_life_before_may_have_given_ids() {
+    let mut world = World::new(64);
+    Zone::format(&mut world.memory, [1, 2], world.now).unwrap();
+    // It has died a moment ago.
+    let before = MessageId { time: WALL, tag: 3 };
+    let slot = world.join(0);
+    let wish = Subscription { hold: Some(slot), ..ask(b"c", Position::After(before)) };
+    let place = world.with(|zone, now| zone.follow(&wish, now)).unwrap();
+    assert_eq!((place.waits, place.missed), (true, Missed { count: 0, at_least: true }));
+    for name in [&b"c"[..], b"new"] {
+        let id = world.publish(say(name, &[b"1"]));
+        assert!(id > MessageId { time: WALL, tag: u32::MAX }, "{id:?}");
+        let (message, missed) = world.read(name, Position::After(before)).unwrap();
+        assert_eq!((message.id, missed), (id, Missed { count: 0, at_least: true }));
+        world.publish(say(name, &[b"2"]));
+        assert_eq!(world.read(name, Position::After(id)).unwrap().1, exactly(0));
     }
 }
 

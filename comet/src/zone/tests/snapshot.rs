@@ -28,6 +28,53 @@ fn restore(old: &World, bytes: &[u8], blocks: usize, away: u64) -> (World, Resto
     (world, restored)
 }
 
+#[test]
+fn cursors_of_a_life_that_has_left_no_snapshot_are_told() {
+    let mut old = World::new(128);
+    let seen = old.publish(say(b"c", &[b"1"]));
+    old.publish(say(b"c", &[b"2"]));
+    old.pass(5000);
+    let bytes = save(&mut old);
+    let (mut world, _) = restore(&old, &bytes, 128, 100);
+    let then = world.now.wall;
+    // Its cursors may be of the very second in which this one begins, and of channels that the snapshot does not have.
+    for (id, is_known) in [
+        (MessageId { time: WALL + 5, tag: 7 }, true),
+        (MessageId { time: WALL + 6, tag: 0 }, false),
+        (MessageId { time: then - 1, tag: u32::MAX }, false),
+        (MessageId { time: then, tag: 7 }, false),
+        (MessageId { time: then + 1, tag: 0 }, true),
+    ] {
+        for name in [&b"c"[..], b"new"] {
+            let place = world.with(|zone, now| zone.follow(&ask(name, Position::After(id)), now));
+            let (place, told) = (place.unwrap(), Missed { count: 0, at_least: !is_known });
+            assert!(place.waits);
+            assert_eq!(place.missed, told, "{id:?} of {name:?}");
+        }
+    }
+    for name in [&b"c"[..], b"new"] {
+        let id = world.publish(say(name, &[b"3"]));
+        assert!(id > MessageId { time: then, tag: u32::MAX }, "{id:?}");
+        let lost = Position::After(MessageId { time: then, tag: 7 });
+        assert_eq!(world.read(name, lost).unwrap().1, Missed { count: 0, at_least: true });
+    }
+    // What the snapshot knows is exact as ever, also in a zone of another size.
+    let mut other = World::new(256);
+    let now = world.now;
+    world.with(|old, _| other.with(|zone, _| zone.carry_from(old, now)));
+    other.now = now;
+    let (message, missed) = other.read(b"c", Position::After(seen)).unwrap();
+    assert_eq!((message.cursor.seq, missed), (2, Missed::default()));
+    let lost = Position::After(MessageId { time: then, tag: 7 });
+    assert_eq!(other.read(b"c", lost).unwrap().1, Missed { count: 0, at_least: true });
+    // Who ends and begins in one second leaves no room for another life.
+    let (mut world, _) = restore(&old, &bytes, 128, 0);
+    let here = Position::After(MessageId { time: old.now.wall, tag: 0 });
+    let place = world.with(|zone, now| zone.follow(&ask(b"c", here), now)).unwrap();
+    assert_eq!(place.missed, Missed::default());
+    assert_eq!(world.publish(say(b"c", &[b"3"])).time, old.now.wall);
+}
+
 fn names() -> Vec<Vec<u8>> {
     (0..6usize).map(|number| vec![b'a' + number as u8; 1 + number * 60]).collect()
 }
