@@ -5,7 +5,8 @@
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
 //! is removed when the message goes. What a killed nginx has left behind is removed when a worker of the next one comes there;
 //! a lock that all workers of a zone share, whoever of them has put something there, tells whether a directory is still in
-//! use. What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes on after a
+//! use, and what is written in it, whether their master still runs: an upgrade of the binary that may be taken back begins with
+//! sending the old workers away. What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes on after a
 //! restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
@@ -13,7 +14,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use comet::faults;
@@ -131,11 +132,19 @@ fn hold(directory: &Path) -> bool {
     })
 }
 
-/// At the start of a worker, and before that in the master at a reload: those who have put files into these directories for
-/// temporary files may be gone, or about to go. Tells which are ours, and there.
+/// In the master at a reload: those who have put files into these directories for temporary files may be about to go. Tells
+/// which are ours, and there.
 pub fn hold_all<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) -> Vec<PathBuf> {
     let ours = |directory| Path::new(OsStr::from_bytes(directory)).join(name_of(token));
     directories.into_iter().map(ours).filter(|directory| hold(directory)).collect()
+}
+
+/// At the start of a worker: those who have put files into these directories may be gone, and a master before this one with
+/// them.
+pub fn begin<'a>(directories: impl IntoIterator<Item = &'a [u8]>, token: u64) {
+    let held = hold_all(directories, token);
+    DIRECTORIES.with_borrow(|known| known.iter().for_each(|(_, lock)| sign(lock)));
+    held.iter().for_each(|directory| tidy(directory));
 }
 
 /// Opens a message's file for sending. Nothing if it is not there.
@@ -187,6 +196,7 @@ fn enter(directory: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let lock = lock_options().create(true).truncate(false).open(directory.join(LOCK))?;
         lock.lock_shared()?;
+        sign(&lock);
         known.push((directory.to_path_buf(), lock));
         tidy(directory);
         Ok(())
@@ -194,7 +204,7 @@ fn enter(directory: &Path) -> io::Result<()> {
 }
 
 /// Removes what no nginx needs any more, and finds what may have no message ([`take_found`]). In a worker.
-pub fn tidy(directory: &Path) {
+fn tidy(directory: &Path) {
     remove_abandoned(directory);
     FOUND.with_borrow_mut(|found| found.extend(files_of_the_dead(directory)));
 }
@@ -222,7 +232,22 @@ fn lock_options() -> OpenOptions {
     options
 }
 
-/// Removes the directories of zones whose workers are all gone.
+/// Writes down whose workers have locked it, as a decimal number: all of them write the same.
+fn sign(lock: &File) {
+    let keeper = process::keeper().to_string();
+    // Without it, the directory is in use as long as there are workers.
+    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(keeper.as_bytes(), 0));
+}
+
+/// Whether the workers that have locked it have gone, but not for good: another master of theirs runs. Another process may
+/// have its number by now; then it ends with that.
+fn is_kept(lock: &mut File) -> bool {
+    let mut text = String::new();
+    let keeper = lock.read_to_string(&mut text).ok().and_then(|_| text.parse().ok());
+    keeper.is_some_and(|keeper| keeper != process::keeper() && !process::has_ended(keeper))
+}
+
+/// Removes the directories of zones whose workers are all gone, and their master with them.
 fn remove_abandoned(own: &Path) {
     let Some(parent) = own.parent() else { return };
     let Ok(entries) = fs::read_dir(parent) else { return };
@@ -233,8 +258,8 @@ fn remove_abandoned(own: &Path) {
         if !ours || path == own {
             continue;
         }
-        let Ok(lock) = lock_options().open(path.join(LOCK)) else { continue };
-        if lock.try_lock().is_ok() {
+        let Ok(mut lock) = lock_options().read(true).open(path.join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() && !is_kept(&mut lock) {
             if let Err(error) = fs::remove_dir_all(&path) {
                 let path = path.display();
                 log::cycle(

@@ -211,8 +211,7 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     };
     if let Some(zone) = zone {
         // SAFETY: as above.
-        let held = spool::hold_all(unsafe { process::temporary_directories(cycle) }, zone.token);
-        held.iter().for_each(|directory| spool::tidy(directory));
+        spool::begin(unsafe { process::temporary_directories(cycle) }, zone.token);
         worker::start(zone);
     }
     OK

@@ -6,8 +6,8 @@ use std::{fs, thread};
 use comet::process;
 use nginx_sys::{
     ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_exiting, ngx_inherited, ngx_last_process,
-    ngx_new_binary, ngx_path_t, ngx_process, ngx_process_slot, ngx_processes, ngx_time_update,
-    NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
+    ngx_new_binary, ngx_parent, ngx_path_t, ngx_pid, ngx_process, ngx_process_slot, ngx_processes,
+    ngx_time_update, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE,
 };
 
 use super::text;
@@ -22,6 +22,18 @@ pub fn serves_requests() -> bool {
 pub fn has_master() -> bool {
     // SAFETY: a plain word that nginx sets at fork, before it calls `init_process`.
     unsafe { ngx_process as u32 != NGX_PROCESS_SINGLE }
+}
+
+/// The process that keeps the zone: the master, or the only process. In one that serves requests.
+pub fn keeper() -> u32 {
+    // SAFETY: plain words that nginx sets at fork.
+    let pid = unsafe {
+        match ngx_process as u32 {
+            NGX_PROCESS_SINGLE => ngx_pid,
+            _ => ngx_parent,
+        }
+    };
+    u32::try_from(pid).unwrap_or(0)
 }
 
 /// This process's place in nginx's process table: unique among all living workers, old ones included.
