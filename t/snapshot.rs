@@ -9,6 +9,7 @@ use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::pipe::{fcntl_setpipe_size, pipe_with, PipeFlags};
 use support::disk::Tiny;
@@ -36,6 +37,7 @@ on_1_and_4_workers!(
     workers_without_rights_leave_nothing_old,
     a_killed_worker_costs_the_snapshot_nothing,
     after_all_was_killed_nothing_old_comes_back,
+    who_comes_back_in_the_second_of_a_crash_is_told,
     a_reload_restores_nothing,
     what_is_no_good_snapshot_is_set_aside,
     a_file_that_cannot_be_read_keeps_nothing_from_starting,
@@ -44,6 +46,8 @@ on_1_and_4_workers!(
     a_smaller_zone_keeps_the_newest_and_warns,
     an_upgraded_binary_goes_on_without_the_old_ones_messages,
     an_upgrade_that_is_taken_back_costs_nothing,
+    an_upgrade_that_is_taken_back_costs_no_file,
+    what_an_upgrade_has_left_that_was_taken_back_hides_no_crash,
     a_start_waits_for_who_still_ends,
     a_snapshot_is_locked_while_nginx_runs,
     a_lock_ends_with_its_master,
@@ -114,6 +118,11 @@ fn starting(nginx: &Nginx) -> Command {
     command.env("ASAN_OPTIONS", "detect_odr_violation=0:detect_leaks=0");
     command.stderr(Stdio::null());
     command
+}
+
+/// In seconds.
+fn unix_time() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
 /// Ends all processes as a crash does.
@@ -577,6 +586,21 @@ fn after_all_was_killed_nothing_old_comes_back(workers: usize) {
     assert_eq!(nginx.spooled().len(), 1);
 }
 
+fn who_comes_back_in_the_second_of_a_crash_is_told(workers: usize) {
+    let mut nginx = start(workers);
+    let started = unix_time();
+    wait::until_true("a later second", || unix_time() > started);
+    nginx.publish("a", "seen");
+    let cursor = Cursor::after(&nginx.poll("a", &Cursor::none()).expect_status(200));
+    nginx.publish("a", "lost");
+    kill_all(&nginx);
+    nginx.start_again();
+    // Most often in the second in which the other two were published.
+    nginx.publish("a", "new");
+    let response = nginx.poll("a", &cursor).expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("new", Some("0;at-least")));
+}
+
 fn a_reload_restores_nothing(workers: usize) {
     let mut nginx = start(workers);
     nginx.publish("a", "one");
@@ -704,13 +728,18 @@ fn a_smaller_zone_keeps_the_newest_and_warns(workers: usize) {
     }
 }
 
-/// Starts an nginx whose binary is upgraded, with messages, and a new master. Returns that.
+/// Starts an nginx whose binary is upgraded, with a message, and a new master. Returns that.
 fn upgrade(workers: usize) -> (Nginx, i32) {
+    upgrade_with(workers, &["one".into()])
+}
+
+/// The same with these messages in channel `a`.
+fn upgrade_with(workers: usize, bodies: &[Vec<u8>]) -> (Nginx, i32) {
     // nginx takes the signal only as a daemon.
     // A memory checker is told what to do in the environment, which nginx does not pass on by itself.
     let config = config(workers).daemon().main("env ASAN_OPTIONS; env LSAN_OPTIONS;");
     let nginx = start_with(config);
-    nginx.publish("a", "one");
+    bodies.iter().for_each(|body| drop(nginx.publish("a", body.as_slice())));
     nginx.signal(Signal::USR2);
     let pid = |name: &str| -> Option<i32> {
         fs::read_to_string(nginx.dir().join(name)).ok()?.trim().parse().ok()
@@ -754,6 +783,45 @@ fn an_upgrade_that_is_taken_back_costs_nothing(workers: usize) {
     assert_eq!(all_names(&nginx), ["messages"]);
     nginx.start_again();
     assert_eq!(nginx.queue("a"), ["one", "two"]);
+}
+
+fn an_upgrade_that_is_taken_back_costs_no_file(workers: usize) {
+    let large = pattern(1 << 20);
+    let (nginx, new) = upgrade_with(workers, std::slice::from_ref(&large));
+    nginx.signal(Signal::WINCH);
+    let masters_alone = || process::children(nginx.master()) == [new];
+    wait::until_true("the end of the old workers", masters_alone);
+    // It comes to the new ones, which remove what nobody needs.
+    nginx.publish("a", pattern(2 << 20));
+    nginx.signal(Signal::HUP);
+    let all = workers + 1;
+    wait::until_true("the old master's workers", || process::children(nginx.master()).len() == all);
+    process::signal(new, Signal::QUIT);
+    nginx.wait_gone(&[new]);
+    let messages = nginx.poll_all("a");
+    assert_eq!(messages.len(), 1);
+    assert_same_bytes(&messages[0].body, &large);
+    // What the new one has left goes when the old one's workers come there the next time.
+    nginx.signal(Signal::HUP);
+    wait::until_true("the end of what was left", || nginx.spooled().len() == 1);
+    assert_same_bytes(&nginx.poll_all("a")[0].body, &large);
+}
+
+fn what_an_upgrade_has_left_that_was_taken_back_hides_no_crash(workers: usize) {
+    let (mut nginx, new) = upgrade(workers);
+    process::signal(new, Signal::QUIT);
+    nginx.wait_gone(&[new]);
+    let written = fs::metadata(snapshot(&nginx)).unwrap().mtime();
+    wait::until_true("a later second", || unix_time() > written);
+    nginx.publish("a", "seen");
+    let all = nginx.poll_all("a");
+    let cursor = Cursor::after(all.last().unwrap());
+    nginx.publish("a", "lost");
+    kill_all(&nginx);
+    nginx.start_again();
+    nginx.publish("a", "new");
+    let response = nginx.poll("a", &cursor).expect_status(200);
+    assert_eq!((response.text(), response.header("Push-Missed")), ("new", Some("0;at-least")));
 }
 
 /// A client that keeps nginx from ending, for it does not read what it has asked for.
