@@ -241,9 +241,9 @@ fn sign(lock: &File) {
 
 /// Whether the workers that have locked it have gone, but not for good: another master of theirs runs. Another process may
 /// have its number by now; then it ends with that.
-fn is_kept(lock: &mut File) -> bool {
+fn is_kept(lock: &File) -> bool {
     let mut text = String::new();
-    let keeper = lock.read_to_string(&mut text).ok().and_then(|_| text.parse().ok());
+    let keeper = lock.take(32).read_to_string(&mut text).ok().and_then(|_| text.parse().ok());
     keeper.is_some_and(|keeper| keeper != process::keeper() && !process::has_ended(keeper))
 }
 
@@ -258,8 +258,9 @@ fn remove_abandoned(own: &Path) {
         if !ours || path == own {
             continue;
         }
-        let Ok(mut lock) = lock_options().read(true).open(path.join(LOCK)) else { continue };
-        if lock.try_lock().is_ok() && !is_kept(&mut lock) {
+        let Ok(lock) = lock_options().read(true).open(path.join(LOCK)) else { continue };
+        let is_ours = lock.metadata().is_ok_and(|lock| lock.is_file());
+        if is_ours && lock.try_lock().is_ok() && !is_kept(&lock) {
             if let Err(error) = fs::remove_dir_all(&path) {
                 let path = path.display();
                 log::cycle(
