@@ -2,15 +2,41 @@
 
 /// Whether a process has ended, by what its `/proc/PID/stat` says: also one that its parent has not taken note of yet.
 pub fn has_ended(stat: &[u8]) -> bool {
-    // The name of the command is in brackets, and may hold anything.
+    matches!(from_state(stat).first(), Some(b'Z' | b'X'))
+}
+
+/// When a process has started, in the kernel's ticks since it was booted, by its `/proc/PID/stat` (proc(5), field 22). With it, a
+/// number says which process it is.
+pub fn started(stat: &[u8]) -> Option<u64> {
+    let field = from_state(stat).split(|&byte| byte == b' ').nth(19)?;
+    std::str::from_utf8(field).ok()?.trim_end().parse().ok()
+}
+
+/// What comes after the name of the command, which is in brackets, and may hold anything.
+fn from_state(stat: &[u8]) -> &[u8] {
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 1..));
-    let state = rest.unwrap_or_default().trim_ascii_start().first();
-    matches!(state, Some(b'Z' | b'X'))
+    rest.unwrap_or_default().trim_ascii_start()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::has_ended;
+    use super::*;
+
+    #[test]
+    fn the_start_is_the_twenty_second_field() {
+        let stat = |name: &str| {
+            format!("12 ({name}) S 1 12 12 0 -1 4194560 8 9 10 11 12 13 14 15 16 17 18 0 4711 23\n")
+        };
+        for name in ["nginx", "a b", "a) R 1", ""] {
+            assert_eq!(started(stat(name).as_bytes()), Some(4711), "{name}");
+        }
+        assert_eq!(started(b"12 (a) S 1 2 3"), None);
+        assert_eq!(started(b""), None);
+        let last = stat("a").replace(" 23", "");
+        assert_eq!(started(last.as_bytes()), Some(4711));
+        let own = std::fs::read("/proc/self/stat").unwrap_or_default();
+        assert_eq!(started(&own).is_some(), !own.is_empty());
+    }
 
     #[test]
     fn the_state_comes_after_the_name() {

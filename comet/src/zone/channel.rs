@@ -626,6 +626,12 @@ impl Zone<'_> {
         }
     }
 
+    /// Has a zone that nothing is in yet begin at this time, or a moment later than it was made.
+    pub fn begin_now(&mut self, now: Now) {
+        // Another nginx may have run until a moment ago, and have given ids of this second.
+        self.begin_after(MessageId { time: now.wall, tag: u32::MAX });
+    }
+
     /// Has the ids of all new channels begin after this one. Who comes with an earlier one, from before a restart, is told
     /// that nobody knows what it has missed.
     pub(super) fn begin_after(&mut self, id: MessageId) {

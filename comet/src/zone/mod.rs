@@ -60,7 +60,6 @@ use memory::{Header, Parts};
 
 use crate::clock::Now;
 use crate::faults;
-use crate::message::MessageId;
 
 /// The zone, while its lock is held.
 ///
@@ -143,8 +142,7 @@ impl<'m> Zone<'m> {
     ) -> Result<Self, MemoryError> {
         let mut zone = Self::over(Parts::format(memory, hash_key)?);
         zone.header.wheel_now = now.mono / 1000;
-        // nginx may have run until a moment ago, and have given ids of this second.
-        zone.begin_after(MessageId { time: now.wall, tag: u32::MAX });
+        zone.begin_now(now);
         Ok(zone)
     }
 

@@ -169,6 +169,8 @@ impl Zone<'_> {
     fn give_mailbox(&mut self, slot: At, now: Now) {
         let mail = self.get::<SlotHead>(slot).mail;
         let missing = mail.iter().filter(|at| at.is_none()).count() as u32;
+        // Those that have gone make room for those that come, before any message does.
+        while self.header.free_count < missing && self.take_mailbox_back() {}
         let has_room = self.header.free_count >= missing
             || !self.is_crowded_out() && self.reserve(missing, At::NONE, now).is_ok();
         if !has_room {

@@ -143,6 +143,23 @@ fn what_workers_had_for_hints_gives_way_when_they_have_gone() {
 }
 
 #[test]
+fn who_comes_has_hints_before_those_that_have_gone() {
+    let mut world = World::new(64);
+    let gone: Vec<_> = (0..4).map(|index| world.join(index)).collect();
+    let other = world.join(10);
+    gone.iter().for_each(|slot| world.with(|zone, _| zone.part(*slot)));
+    // Channels with subscribers fill the rest, and messages have nothing.
+    let names: Vec<String> = (0..18).map(|number| number.to_string()).collect();
+    for name in &names {
+        world.wait(name.as_bytes(), other);
+    }
+    let slot = world.join(20);
+    let (channel, ..) = world.wait(b"0", slot);
+    wake(&mut world, say(b"0", &[b"x"]));
+    assert_eq!(mail(&mut world, slot), Mail { moved: vec![channel.life], look_at_all: false });
+}
+
+#[test]
 fn a_worker_for_whose_hints_there_is_no_room_looks_at_everything() {
     let mut world = World::new(64);
     let gone = world.join(0);
