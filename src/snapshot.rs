@@ -52,6 +52,8 @@ pub fn begin(path: &Path, new: NewZone, is_upgrade: bool) {
     let mut lock = Lock::try_new(path);
     if is_refused(&lock) && !is_upgrade {
         lock = await_lock(path);
+        // Whoever was waited for may have given ids until now.
+        new.begin_at(clock::now());
     }
     let is_in_use = is_refused(&lock);
     if is_in_use {

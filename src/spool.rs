@@ -25,6 +25,8 @@ use crate::nginx::{clock, process};
 
 const PREFIX: &str = "push-";
 const LOCK: &str = "lock";
+/// Bytes of a lock that are read: more than there can be.
+const SIGNATURE: u64 = 64;
 
 thread_local! {
     /// Directories in use by this worker, with the lock that says so.
@@ -232,19 +234,30 @@ fn lock_options() -> OpenOptions {
     options
 }
 
-/// Writes down whose workers have locked it, as a decimal number: all of them write the same.
+/// Writes down whose workers have locked it, as a process and when that has started: all of them write the same.
 fn sign(lock: &File) {
-    let keeper = process::keeper().to_string();
+    let keeper = process::keeper();
+    let mut text = keeper.to_string();
+    if let Some(started) = process::started(keeper) {
+        text += &format!(" {started}");
+    }
     // Without it, the directory is in use as long as there are workers.
-    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(keeper.as_bytes(), 0));
+    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0));
 }
 
-/// Whether the workers that have locked it have gone, but not for good: another master of theirs runs. Another process may
-/// have its number by now; then it ends with that.
+/// Whether the workers that have locked it have gone, but not for good: another master than ours, theirs, still runs.
 fn is_kept(lock: &File) -> bool {
     let mut text = String::new();
-    let keeper = lock.take(32).read_to_string(&mut text).ok().and_then(|_| text.parse().ok());
-    keeper.is_some_and(|keeper| keeper != process::keeper() && !process::has_ended(keeper))
+    if lock.take(SIGNATURE).read_to_string(&mut text).is_err() {
+        return false;
+    }
+    let mut numbers = text.split(' ');
+    let Some(keeper) = numbers.next().and_then(|pid| pid.parse().ok()) else { return false };
+    let started: Option<u64> = numbers.next().and_then(|started| started.parse().ok());
+    // Another process may have its number by now.
+    let is_it =
+        || started.is_none() || process::started(keeper).is_none_or(|it| Some(it) == started);
+    keeper != process::keeper() && !process::has_ended(keeper) && is_it()
 }
 
 /// Removes the directories of zones whose workers are all gone, and their master with them.

@@ -82,8 +82,16 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// Whether a process has ended, even if nobody has taken note of that yet: then it still exists, and does nothing any more.
 pub fn has_ended(pid: u32) -> bool {
-    let stat = || fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !is_alive(pid) || process::has_ended(&stat())
+    !is_alive(pid) || process::has_ended(&stat(pid))
+}
+
+/// When a process has started ([`process::started`]), if the kernel tells.
+pub fn started(pid: u32) -> Option<u64> {
+    process::started(&stat(pid))
+}
+
+fn stat(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/stat")).unwrap_or_default()
 }
 
 /// nginx's directories for temporary files, wherever a cycle's configuration has them.

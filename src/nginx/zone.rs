@@ -259,6 +259,11 @@ pub unsafe fn begun_in(cycle: *mut ngx_cycle_t, zone: NonNull<ngx_shm_zone_t>) -
 pub struct NewZone(SharedZone);
 
 impl NewZone {
+    /// Has the zone begin at this time: it was made, and then waited.
+    pub fn begin_at(&self, now: Now) {
+        self.0.with(now, |zone| zone.begin_now(now));
+    }
+
     /// Has the zone continue the life with this name.
     pub fn continuing(self, token: u64) -> SharedZone {
         // SAFETY: the type's promise, which only `begun_in` gives.
