@@ -651,9 +651,11 @@ impl Zone<'_> {
         self.header.newest_time = self.header.newest_time.max(now.wall + 1);
     }
 
-    /// Whether a cursor of this second is of a life that is not known.
-    pub(super) fn is_of_unknown_life(&self, time: u64) -> bool {
-        (self.header.unknown_after + 1..=self.header.unknown_upto).contains(&time)
+    /// Whether a cursor is of a life that is not known.
+    pub(super) fn is_of_unknown_life(&self, id: MessageId) -> bool {
+        // Who has seen all before this life's first second is of this life.
+        let end = MessageId { time: self.header.unknown_upto, tag: u32::MAX };
+        id.time > self.header.unknown_after && id < end
     }
 
     /// Lifts the ids of all new channels above that of one that died and can be remembered no longer.

@@ -59,7 +59,7 @@ impl Zone<'_> {
     /// exact. `oldest` is the first message of the log, expired or not, that is after `id`.
     pub(super) fn seen_at(&self, channel: At, id: MessageId, oldest: Option<At>) -> (u64, bool) {
         let head = self.get::<ChannelHead>(channel);
-        let is_known = !self.is_of_unknown_life(id.time);
+        let is_known = !self.is_of_unknown_life(id);
         if id >= head.last_id() {
             return (head.next_seq - 1, is_known);
         }

@@ -43,6 +43,7 @@ fn cursors_of_a_life_that_has_left_no_snapshot_are_told() {
         (MessageId { time: WALL + 6, tag: 0 }, false),
         (MessageId { time: then - 1, tag: u32::MAX }, false),
         (MessageId { time: then, tag: 7 }, false),
+        (MessageId { time: then, tag: u32::MAX }, true),
         (MessageId { time: then + 1, tag: 0 }, true),
     ] {
         for name in [&b"c"[..], b"new"] {
