@@ -94,14 +94,15 @@ fn works_without_etags_as_the_old_one_did(workers: usize) {
     let client = PythonClient::start(&nginx, "a", &["--date-only"]);
     for body in ["one", "two", "three"] {
         nginx.wait_for_subscribers("a", 1);
-        nginx.publish("a", body).expect_status(201);
-        assert_eq!(client.line(), body);
-        // Messages that share a second are beyond a client that looks at the date alone.
-        let published = SystemTime::now();
+        // Messages that share a second are beyond a client that looks at the date alone; and in the second of the start, ids
+        // are of the next one.
+        let before = SystemTime::now();
         let second = |time: SystemTime| {
             time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs()
         };
-        wait::until_true("the next second", || second(SystemTime::now()) > second(published));
+        wait::until_true("the next second", || second(SystemTime::now()) > second(before));
+        nginx.publish("a", body).expect_status(201);
+        assert_eq!(client.line(), body);
     }
 }
 
