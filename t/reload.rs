@@ -224,7 +224,9 @@ fn a_reload_that_fails_changes_nothing(workers: usize) {
     assert_eq!(held.response().expect_status(200).text(), "two");
     assert_eq!(nginx.queue("a"), ["one"]);
     nginx.reconfigure(config);
-    nginx.reload();
+    let old = nginx.reload();
+    // Those that leave send polls away.
+    nginx.wait_gone(&old);
     assert_eq!(nginx.queue("a"), ["one"]);
 }
 
