@@ -5,9 +5,9 @@
 //! is moved into a directory beside it, `push-TOKEN` in `client_body_temp_path`, where TOKEN names the life of the zone, and
 //! is removed when the message goes. What a killed nginx has left behind is removed when a worker of the next one comes there;
 //! a lock that all workers of a zone share, whoever of them has put something there, tells whether a directory is still in
-//! use, and what is written in it, whether their master still runs: an upgrade of the binary that may be taken back begins with
-//! sending the old workers away. What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the zone's life goes on after a
-//! restart, and the directory with it.
+//! use, and what is written in it, whether their master still runs: an upgrade of the binary that may be taken back begins
+//! with sending the old workers away. What a killed worker has left there is for [`crate::leftovers`]. With a snapshot the
+//! zone's life goes on after a restart, and the directory with it.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -241,8 +241,9 @@ fn sign(lock: &File) {
     if let Some(started) = process::started(keeper) {
         text += &format!(" {started}");
     }
-    // Without it, the directory is in use as long as there are workers.
-    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0));
+    // Without it, the directory is in use as long as there are workers. Who dies in between leaves no less than this.
+    let written = lock.write_all_at(text.as_bytes(), 0);
+    let _ = written.and_then(|()| lock.set_len(text.len() as u64));
 }
 
 /// Whether the workers that have locked it have gone, but not for good: another master than ours, theirs, still runs.

@@ -587,17 +587,22 @@ fn after_all_was_killed_nothing_old_comes_back(workers: usize) {
 }
 
 fn who_comes_back_in_the_second_of_a_crash_is_told(workers: usize) {
-    let mut nginx = start(workers);
+    let nginx = start(workers);
     let started = unix_time();
     wait::until_true("a later second", || unix_time() > started);
     nginx.publish("a", "seen");
     let cursor = Cursor::after(&nginx.poll("a", &Cursor::none()).expect_status(200));
     nginx.publish("a", "lost");
+    // Most often it starts in the second in which they were published.
+    expect_told_after_a_crash(nginx, &cursor);
+}
+
+/// Whoever comes with this cursor after a crash is told that something may be missing, and gets what is new.
+fn expect_told_after_a_crash(mut nginx: Nginx, cursor: &Cursor) {
     kill_all(&nginx);
     nginx.start_again();
-    // Most often in the second in which the other two were published.
     nginx.publish("a", "new");
-    let response = nginx.poll("a", &cursor).expect_status(200);
+    let response = nginx.poll("a", cursor).expect_status(200);
     assert_eq!((response.text(), response.header("Push-Missed")), ("new", Some("0;at-least")));
 }
 
@@ -808,7 +813,7 @@ fn an_upgrade_that_is_taken_back_costs_no_file(workers: usize) {
 }
 
 fn what_an_upgrade_has_left_that_was_taken_back_hides_no_crash(workers: usize) {
-    let (mut nginx, new) = upgrade(workers);
+    let (nginx, new) = upgrade(workers);
     process::signal(new, Signal::QUIT);
     nginx.wait_gone(&[new]);
     let written = fs::metadata(snapshot(&nginx)).unwrap().mtime();
@@ -817,11 +822,7 @@ fn what_an_upgrade_has_left_that_was_taken_back_hides_no_crash(workers: usize) {
     let all = nginx.poll_all("a");
     let cursor = Cursor::after(all.last().unwrap());
     nginx.publish("a", "lost");
-    kill_all(&nginx);
-    nginx.start_again();
-    nginx.publish("a", "new");
-    let response = nginx.poll("a", &cursor).expect_status(200);
-    assert_eq!((response.text(), response.header("Push-Missed")), ("new", Some("0;at-least")));
+    expect_told_after_a_crash(nginx, &cursor);
 }
 
 /// A client that keeps nginx from ending, for it does not read what it has asked for.
