@@ -368,6 +368,12 @@ impl Nginx {
     }
 }
 
+fn print_end(lines: &[impl std::fmt::Display], most: usize) {
+    for line in lines.iter().skip(lines.len().saturating_sub(most)) {
+        eprintln!("{line}");
+    }
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
         if self.stopped {
@@ -378,10 +384,9 @@ impl Drop for Nginx {
             let config = read(&self.dir().join("nginx.conf"));
             eprintln!("--- configuration\n{config}\n--- error log (end)");
             let log = self.error_log();
-            let lines: Vec<&str> = log.lines().collect();
-            for line in lines.iter().skip(lines.len().saturating_sub(100)) {
-                eprintln!("{line}");
-            }
+            print_end(&log.lines().collect::<Vec<_>>(), 100);
+            eprintln!("--- access log (end)");
+            print_end(&self.access_log(), 20);
             return;
         }
         self.signal(Signal::QUIT);

@@ -92,8 +92,19 @@ impl Browser {
     }
 
     /// Loads a page and waits until it has been loaded.
+    ///
+    /// A browser that has only just started may stay at its first, empty document and say all the same that it went to
+    /// the page, without a request to the server. Then it is told once more.
     pub fn open(&self, url: &str) {
-        self.command("POST", "/url", &json!({ "url": url }));
+        wait::until_true(&format!("the browser at {url}"), || {
+            self.command("POST", "/url", &json!({ "url": url }));
+            let here = self.run("return document.URL");
+            let is_there = here.as_str().is_some_and(|here| here.starts_with("http"));
+            if !is_there {
+                eprintln!("the browser said that it opened {url}, and is at {here}");
+            }
+            is_there
+        });
     }
 
     /// Loads the page again.
