@@ -524,7 +524,7 @@ fn an_old_worker_may_die_with_the_lock_of_a_zone_that_was_replaced() {
         }
         // They do nothing until the new ones have come.
         let old = nginx.workers();
-        old.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+        old.iter().for_each(|pid| process::stop(*pid));
         nginx.reconfigure(config(size));
         nginx.reload();
         register.order(Order::Die, taken, 1, None);

@@ -33,11 +33,7 @@ fn known_client(nginx: &Nginx) -> Client {
 /// Has the only worker meet all that is sent here at once: in one turn of its event loop, in this order.
 fn in_one_turn(nginx: &Nginx, send: impl FnOnce()) {
     let worker = nginx.workers()[0];
-    process::signal(worker, Signal::STOP);
-    wait::until_true("the worker has stopped", || {
-        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).expect("a process");
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    });
+    process::stop(worker);
     send();
     process::signal(worker, Signal::CONT);
 }
@@ -846,7 +842,7 @@ fn a_page_with_two_parts_whose_client_breaks_off_as_they_are_served() {
         reader.send(&Request::get("/page"));
         nginx.wait_for_subscribers("a", 2);
         // The worker meets the hint first, and finds out with the reply that the client has gone.
-        process::signal(worker, Signal::STOP);
+        process::stop(worker);
         publisher.request(&Request::post("/pub?id=a", "x".repeat(5000))).expect_status(201);
         reader.reset();
         process::signal(worker, Signal::CONT);

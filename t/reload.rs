@@ -182,7 +182,8 @@ fn files_of_messages_that_expire_meanwhile_go_too(workers: usize) {
     assert_eq!(nginx.spooled().len(), 1);
     // Nobody notices that its time is over, before it is moved.
     let old = nginx.workers();
-    old.iter().for_each(|worker| process::signal(*worker, Signal::STOP));
+    nginx.client_of_each_worker(workers);
+    old.iter().for_each(|worker| process::stop(*worker));
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(nginx.spooled().len(), 1);
     nginx.reconfigure(config("9m"));

@@ -189,7 +189,8 @@ fn come_while_the_worker_is_busy<R>(
     meanwhile: impl FnOnce(Client, &mut Client) -> R,
 ) -> (Client, R) {
     let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
-    process::signal(other, Signal::STOP);
+    drop(nginx.client_of_each_worker(2));
+    process::stop(other);
     let mut crowd: Vec<Client> = (0..CROWD).map(|_| nginx.client()).collect();
     for client in &mut crowd {
         client.send(&Request::get(&subscriber("crowd")));
@@ -198,7 +199,7 @@ fn come_while_the_worker_is_busy<R>(
     let first = nginx.park("quiet");
     let [mut comes, mut another] = [(); 2].map(|()| client_of(nginx, busy));
     process::signal(other, Signal::CONT);
-    process::signal(busy, Signal::STOP);
+    process::stop(busy);
     nginx.publish("crowd", "for all").expect_status(201);
     nginx.publish("quiet", "one").expect_status(201);
     comes.send(late);
@@ -273,11 +274,12 @@ fn a_received_message_goes_when_the_one_that_it_stayed_for_has_left() {
     let settings = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
     let nginx = Nginx::start(Config::push(2).http(settings));
     let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
-    process::signal(other, Signal::STOP);
+    drop(nginx.client_of_each_worker(2));
+    process::stop(other);
     let first = nginx.park("quiet");
     let mut comes = client_of(&nginx, busy);
     process::signal(other, Signal::CONT);
-    process::signal(busy, Signal::STOP);
+    process::stop(busy);
     // The worker meets all of this in this order, and is told of the message last.
     comes.send(&Request::get(&subscriber("quiet")));
     drop(first);

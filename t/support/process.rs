@@ -7,6 +7,8 @@ use std::{fs, io};
 use rustix::io::Errno;
 use rustix::process::{kill_process, Pid, Rlimit};
 
+use super::wait;
+
 pub use rustix::process::{Resource, Signal};
 
 /// Sends a signal. A process that has just gone is no error.
@@ -16,6 +18,13 @@ pub fn signal(pid: i32, signal: Signal) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(error) => panic!("cannot send {signal:?} to {pid}: {error}"),
     }
+}
+
+/// Stops a process, and waits until it does nothing any more. A worker has to have answered somebody before: one that has only
+/// just started may be stopped as it joins the others, with the zone's lock in its hand.
+pub fn stop(pid: i32) {
+    signal(pid, Signal::STOP);
+    wait::until_true("the process has stopped", || stat(pid).is_none_or(|stat| stat.state == "T"));
 }
 
 /// Whether the process runs. One that has ended and waits for its parent does not.
