@@ -24,7 +24,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use comet::zone::{Restored, Saved, Snapshot};
+use comet::zone::{Remaining, Restored, Saved, Snapshot};
 
 use crate::nginx::log::{self, Level};
 use crate::nginx::zone::{NewZone, SharedZone};
@@ -278,7 +278,11 @@ pub fn leave_to_successor(path: &Path) {
 
 fn write(path: &Path, zone: SharedZone, lock: Option<&Lock>) -> io::Result<Saved> {
     let temporary = with_suffix(path, ".tmp");
-    let written = write_to(&temporary, zone).and_then(|saved| match lock {
+    let remaining = match lock {
+        Some(lock) if lock.has_predecessor() => Remaining::Predecessor,
+        _ => Remaining::Nobody,
+    };
+    let written = write_to(&temporary, zone, remaining).and_then(|saved| match lock {
         // That may have taken long.
         Some(lock) if !lock.counts() => Err(io::Error::other("another nginx uses it by now")),
         _ => Ok(saved),
@@ -296,13 +300,13 @@ fn keep_name(path: &Path) {
     let _ = path.parent().and_then(|directory| File::open(directory).ok()).map(|it| it.sync_all());
 }
 
-fn write_to(path: &Path, zone: SharedZone) -> io::Result<Saved> {
+fn write_to(path: &Path, zone: SharedZone, remaining: Remaining) -> io::Result<Saved> {
     // What a run that was killed has left. Whatever else is there is not ours to follow or fill.
     let _ = fs::remove_file(path);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut out = BufWriter::with_capacity(1 << 16, file);
     let (now, token) = (clock::now(), zone.token);
-    let saved = zone.with(now, |zone| zone.save(token, now, &mut out));
+    let saved = zone.with(now, |zone| zone.save(token, remaining, now, &mut out));
     let saved = saved.unwrap_or_else(|| Err(io::Error::other("the zone cannot be read")))?;
     out.flush()?;
     out.get_ref().sync_all()?;

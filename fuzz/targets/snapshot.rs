@@ -1,20 +1,22 @@
 //! Snapshots: whatever the bytes are, they are refused, or make a zone that is in order, goes on, and can be saved again.
 //!
 //! The first byte says whether length and checksum are made right, the second where the bytes come from: after a `z` from a
-//! zone whose history follows, and after an `x` what is changed in them; otherwise they follow, without their beginning.
+//! zone whose history follows, and after an `x` what is changed in them; otherwise they follow, without magic and format.
 #![no_main]
 
 use comet::clock::Now;
 use comet::config::Concurrency;
 use comet::message::{MessageId, Position};
 use comet::zone::{
-    Content, MemoryError, Publication, Snapshot, SnapshotError, Subscribed, Subscription, Zone,
+    Content, MemoryError, Publication, Remaining, Snapshot, SnapshotError, Subscribed,
+    Subscription, Zone,
 };
 use fuzz::Plan;
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&[u8]; 4] = [b"a", b"", &[b'c'; 71], &[0xff; 200]];
-const BEGINNING: &[u8] = b"pushsnap\x01\0\0\0";
+/// Bytes of magic and format.
+const BEGINNING: usize = 12;
 /// Bytes of length and checksum.
 const TRAILER: usize = 12;
 
@@ -31,6 +33,7 @@ fn saved(plan: &mut Plan<'_>) -> (Vec<u8>, Now) {
     let mut memory = memory(64);
     let mut now = Now { wall: 1_700_000_000, mono: 5_000_000 };
     let mut zone = Zone::format(&mut memory, [1, 2], now).unwrap();
+    let mut remaining = Remaining::Nobody;
     while !plan.is_over() {
         match plan.letter() {
             b'p' => {
@@ -60,12 +63,13 @@ fn saved(plan: &mut Plan<'_>) -> (Vec<u8>, Now) {
                 now.mono += plan.square();
                 now.wall += plan.number() / 8;
             }
+            b'r' => remaining = Remaining::Predecessor,
             b'x' => break,
             _ => {}
         }
     }
     let mut bytes = Vec::new();
-    zone.save(7, now, &mut bytes).unwrap();
+    zone.save(7, remaining, now, &mut bytes).unwrap();
     assert_eq!(zone.check(), Ok(()));
     assert_eq!(Snapshot::read(&bytes).unwrap().token(), 7);
     while !plan.is_over() {
@@ -73,6 +77,17 @@ fn saved(plan: &mut Plan<'_>) -> (Vec<u8>, Now) {
         bytes[place] = plan.letter();
     }
     (bytes, now)
+}
+
+/// The magic and the format that this version writes, whatever that is.
+fn beginning() -> Vec<u8> {
+    let now = Now { wall: 1, mono: 1 };
+    let mut memory = memory(0);
+    let mut bytes = Vec::new();
+    let mut zone = Zone::format(&mut memory, [1, 2], now).unwrap();
+    zone.save(1, Remaining::Nobody, now, &mut bytes).unwrap();
+    bytes.truncate(BEGINNING);
+    bytes
 }
 
 fn seal(bytes: &mut Vec<u8>) {
@@ -88,7 +103,7 @@ fuzz_target!(|data: &[u8]| {
     let is_sealed = plan.flag();
     let (mut bytes, saved_at) = match plan.letter() {
         b'z' => saved(&mut plan),
-        _ => ([BEGINNING, plan.rest(), &[0; TRAILER]].concat(), Now { wall: 1, mono: 1 }),
+        _ => ([&beginning()[..], plan.rest(), &[0; TRAILER]].concat(), Now { wall: 1, mono: 1 }),
     };
     if is_sealed {
         seal(&mut bytes);
@@ -109,7 +124,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(zone.check(), Ok(()));
         assert!(restored.messages <= zone.usage().messages);
         let mut again = Vec::new();
-        zone.save(8, now, &mut again).unwrap();
+        zone.save(8, Remaining::Nobody, now, &mut again).unwrap();
         assert_eq!(Snapshot::read(&again).map(|snapshot| snapshot.token()), Ok(8));
         for id in NAMES {
             let after = Position::After(MessageId { time: now.wall, tag: 0 });

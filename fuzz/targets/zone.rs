@@ -13,8 +13,8 @@ use comet::config::Concurrency;
 use comet::many::Standing;
 use comet::message::{Body, Cursor, Life, Message, MessageId, Position};
 use comet::zone::{
-    Answer, ChannelRef, Content, ManyAnswer, MemoryError, Next, Publication, SlotRef, Snapshot,
-    Subscribed, Subscription, Zone, TRANSIENT_TIMEOUT,
+    Answer, ChannelRef, Content, ManyAnswer, MemoryError, Next, Publication, Remaining, SlotRef,
+    Snapshot, Subscribed, Subscription, Zone, TRANSIENT_TIMEOUT,
 };
 use fuzz::Plan;
 use libfuzzer_sys::fuzz_target;
@@ -558,7 +558,7 @@ impl Test {
     /// All ends and begins anew, so many seconds later, with what a snapshot has kept.
     fn restart(&mut self, size: usize, away: u64, damage: (usize, u8)) {
         let mut bytes = Vec::new();
-        self.with(|zone, now| zone.save(1, now, &mut bytes)).unwrap();
+        self.with(|zone, now| zone.save(1, Remaining::Nobody, now, &mut bytes)).unwrap();
         let mut damaged = bytes.clone();
         let (place, bits) = (damage.0 % damaged.len(), damage.1);
         damaged[place] ^= bits;

@@ -67,12 +67,17 @@ impl Lock {
         is_at(&self.file, &displaced(&self.path)).unwrap_or(false)
     }
 
+    /// Whether the process still runs whose lock this one has displaced for now.
+    pub fn has_predecessor(&self) -> bool {
+        self.has_displaced && is_held(&displaced(&self.path))
+    }
+
     /// Unlocks it, and removes the file, or has the lock count again that this one has displaced.
     pub fn release(self) {
         let old = displaced(&self.path);
         // An empty file that stays does no harm.
         let _ = match self.counts() {
-            true if self.has_displaced && is_held(&old) => fs::rename(&old, &self.path),
+            true if self.has_predecessor() => fs::rename(&old, &self.path),
             true => {
                 if self.has_displaced {
                     let _ = fs::remove_file(&old);

@@ -27,8 +27,7 @@ impl Zone<'_> {
         self.header.lives = self.header.lives.max(old.header.lives);
         self.header.stamps = self.header.stamps.max(old.header.stamps);
         self.header.newest_time = self.header.newest_time.max(old.header.newest_time);
-        self.header.unknown_after = old.header.unknown_after;
-        self.header.unknown_upto = old.header.unknown_upto;
+        self.header.unknown = old.header.unknown;
         // The ids' hashes differ, as the key does: what the tombstones know goes into the floor.
         self.begin_after(MessageId { time: old.header.dead_time, tag: old.header.dead_tag });
         for dead in old.header.tombstones {

@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 
 use super::arena::Bytes;
 use super::log::{Answer, Next};
-use super::memory::{At, Tombstone, TOMBSTONES};
+use super::memory::{At, Tombstone, Unknown, TOMBSTONES};
 use super::record::{
     kind, ChannelHead, ChannelTail, EntryBlock, SlotEntry, SlotHead, BUSY, DATA_INLINE, DELETED,
     ENTRIES_INLINE, ENTRIES_MORE, ID_INLINE, NOTIFIED,
@@ -639,23 +639,22 @@ impl Zone<'_> {
         self.header.dead_tag = id.tag;
     }
 
-    /// Notes that between a snapshot, of which the newest cursors are of the second `after`, and now there may have been a life
-    /// that has written none: who comes with its cursors is told that nobody knows what it has missed, and all new ids are
-    /// above them.
-    pub(super) fn doubt(&mut self, after: u64, now: Now) {
-        if after >= now.wall {
+    /// Notes that there may have been a life of which nothing is known, the last before this one: who comes with its cursors is
+    /// told that nobody knows what it has missed, and all new ids are above them.
+    pub(super) fn doubt(&mut self, life: Unknown) {
+        if life.after >= life.upto {
             return;
         }
-        self.header.unknown_after = after;
-        self.header.unknown_upto = now.wall;
-        self.header.newest_time = self.header.newest_time.max(now.wall + 1);
+        let former = self.header.unknown;
+        let earlier = former.into_iter().filter(|former| former.upto <= life.after);
+        let mut lives = [life].into_iter().chain(earlier);
+        self.header.unknown = std::array::from_fn(|_| lives.next().unwrap_or_default());
+        self.header.newest_time = self.header.newest_time.max(life.upto + 1);
     }
 
-    /// Whether a cursor is of a life that is not known.
+    /// Whether a cursor is of a life of which nothing is known.
     pub(super) fn is_of_unknown_life(&self, id: MessageId) -> bool {
-        // Who has seen all before this life's first second is of this life.
-        let end = MessageId { time: self.header.unknown_upto, tag: u32::MAX };
-        id.time > self.header.unknown_after && id < end
+        self.header.unknown.iter().any(|life| life.contains(id))
     }
 
     /// Lifts the ids of all new channels above that of one that died and can be remembered no longer.

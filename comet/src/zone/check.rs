@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::ledger::{are_in_step, Second};
 use super::log::blocks_for;
-use super::memory::{At, Block, BLOCK_SIZE, RINGS};
+use super::memory::{are_before, At, Block, BLOCK_SIZE, RINGS};
 use super::record::{
     kind, ChannelHead, ChannelTail, DataBlock, EntryBlock, LedgerBlock, MailBlock, MessageHead,
     SlotHead, TimedHead, BLANK_CLASS, DATA_INLINE, DELETED, DELETE_WHEN_RECEIVED, HAS_EVENT,
@@ -128,8 +128,8 @@ impl Zone<'_> {
         let (all, told) = (header.counters, header.told);
         let is_past = told.evicted <= all.evicted && told.recovered <= all.recovered;
         ensure(is_past, || "more was told than has happened".into())?;
-        ensure(header.unknown_after <= header.unknown_upto, || {
-            "the life that is not known".into()
+        ensure(are_before(&header.unknown, header.newest_time), || {
+            "lives of which nothing is known".into()
         })?;
         ensure(header.tombstones.iter().all(|dead| dead.used <= 1), || "tombstones".into())
     }

@@ -24,7 +24,7 @@ pub(super) const TOMBSTONES: usize = 64;
 /// "nginxpsh": what the memory of a zone begins with.
 const MAGIC: u64 = u64::from_le_bytes(*b"nginxpsh");
 /// Changes with every change of the layout, so that a newer module does not read an older zone.
-const LAYOUT: u32 = 6;
+const LAYOUT: u32 = 7;
 
 /// The number of a block; 0 is none.
 #[repr(transparent)]
@@ -71,6 +71,37 @@ impl Tombstone {
     pub fn id(&self) -> MessageId {
         MessageId { time: self.time, tag: self.tag }
     }
+}
+
+/// How many lives of which nothing is known are kept in mind.
+pub(super) const UNKNOWN: usize = 4;
+
+/// A stretch of time in which there may have been a life that a snapshot knows nothing of: one that has ended without writing
+/// its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Unknown {
+    /// Its ids are of later seconds than this one,
+    pub after: u64,
+    /// up to this one.
+    pub upto: u64,
+}
+
+impl Unknown {
+    /// Whether a cursor is of such a life.
+    pub fn contains(&self, id: MessageId) -> bool {
+        // Who has seen all before the next life's first second is of that one.
+        id.time > self.after && id < MessageId { time: self.upto, tag: u32::MAX }
+    }
+}
+
+/// Whether these were one after the other, the last one first, and before this second.
+pub(super) fn are_before(lives: &[Unknown], mut second: u64) -> bool {
+    lives.iter().all(|life| {
+        let is_before = life.after <= life.upto && life.upto <= second;
+        second = life.after;
+        is_before
+    })
 }
 
 /// Counters since the zone was made.
@@ -125,10 +156,8 @@ pub(super) struct Header {
     /// The time of the newest message: later ones are never before it, whatever the clock does, so that the order of times
     /// is that of stamps.
     pub newest_time: u64,
-    /// Cursors of later seconds than this one, up to the other, were given by a life that a snapshot knows nothing of: one
-    /// that has ended without writing its own.
-    pub unknown_after: u64,
-    pub unknown_upto: u64,
+    /// When lives ran of which nothing is known, the last one first. What came before these is forgotten.
+    pub unknown: [Unknown; UNKNOWN],
     /// The second up to which the wheel has been turned.
     pub wheel_now: u64,
     /// Ids that no new channel may fall behind: those from before the zone, and of channels that [`Tombstone`]s have no

@@ -51,7 +51,7 @@ pub use log::{
 pub use many::ManyAnswer;
 pub use memory::{At, Block, Counters, MemoryError, BLOCK_SIZE};
 pub use slots::{Mail, SlotRef};
-pub use snapshot::{Restored, Saved, Snapshot, SnapshotError};
+pub use snapshot::{Remaining, Restored, Saved, Snapshot, SnapshotError};
 
 use std::cell::Cell;
 use std::sync::atomic::{compiler_fence, Ordering};

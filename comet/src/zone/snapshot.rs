@@ -20,7 +20,7 @@ use bytemuck::Zeroable;
 use super::arena::Bytes;
 use super::ledger::{are_in_step, Second};
 use super::log::message_blocks;
-use super::memory::At;
+use super::memory::{are_before, At, Unknown, UNKNOWN};
 use super::record::{
     kind, ChannelHead, DataBlock, LedgerBlock, LedgerEntry, MessageHead, DATA_INLINE,
     DELETE_WHEN_RECEIVED, HAS_EVENT, IN_FILE, LEDGER_ENTRIES, TRANSIENT,
@@ -31,7 +31,7 @@ use crate::message::MessageId;
 
 const MAGIC: &[u8; 8] = b"pushsnap";
 /// Changes with what is written, not with the zone's layout.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Bytes after the records: length and checksum.
 const TRAILER: usize = 12;
 
@@ -71,6 +71,15 @@ pub enum SnapshotError {
     /// Its checksum is right, and it cannot be true.
     #[error("contradicts itself")]
     Malformed,
+}
+
+/// Who goes on when the nginx that writes a snapshot has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remaining {
+    /// Nobody, or those who have begun with what this one left.
+    Nobody,
+    /// The nginx that this one was to replace, with messages of its own: an upgrade that is taken back.
+    Predecessor,
 }
 
 /// What was saved.
@@ -114,6 +123,8 @@ struct Head {
     newest_time: u64,
     floor_time: u64,
     floor_tag: u32,
+    has_predecessor: bool,
+    unknown: [Unknown; UNKNOWN],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,18 +171,25 @@ impl Zone<'_> {
     /// Writes a snapshot: all channels and messages, without subscribers. Bodies in files stay where they are; files of
     /// messages that are not saved are in [`take_trash`](Self::take_trash).
     ///
-    /// `token` comes back from [`Snapshot::token`].
+    /// `token` comes back from [`Snapshot::token`]. Should the `remaining` nginx end without a snapshot of its own, those who
+    /// come back from it are told that nobody knows what they have missed.
     ///
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn save(&mut self, token: u64, now: Now, out: &mut dyn Write) -> io::Result<Saved> {
+    pub fn save(
+        &mut self,
+        token: u64,
+        remaining: Remaining,
+        now: Now,
+        out: &mut dyn Write,
+    ) -> io::Result<Saved> {
         self.turn_wheel(now, u32::MAX);
         let mut out = Writer { out, len: 0, checksum: crc32fast::Hasher::new() };
         let mut saved = Saved::default();
         out.put(MAGIC)?;
         out.put(&FORMAT.to_le_bytes())?;
-        self.write_head(token, now, &mut out)?;
+        self.write_head(token, remaining, now, &mut out)?;
         for bucket in 0..self.buckets.len() {
             for channel in self.bucket_channels(bucket) {
                 self.write_channel(channel, now, &mut out)?;
@@ -189,7 +207,13 @@ impl Zone<'_> {
         Ok(saved)
     }
 
-    fn write_head(&self, token: u64, now: Now, out: &mut Writer<'_>) -> io::Result<()> {
+    fn write_head(
+        &self,
+        token: u64,
+        remaining: Remaining,
+        now: Now,
+        out: &mut Writer<'_>,
+    ) -> io::Result<()> {
         let header = &self.header;
         // The ids' hashes will differ, as the key will: what the tombstones know goes into the floor.
         let (floor_time, floor_tag) = header
@@ -202,7 +226,13 @@ impl Zone<'_> {
         {
             out.put(&number.to_le_bytes())?;
         }
-        out.put(&floor_tag.to_le_bytes())
+        out.put(&floor_tag.to_le_bytes())?;
+        out.put(&[u8::from(remaining == Remaining::Predecessor)])?;
+        for life in header.unknown {
+            out.put(&life.after.to_le_bytes())?;
+            out.put(&life.upto.to_le_bytes())?;
+        }
+        Ok(())
     }
 
     fn write_channel(&self, at: At, now: Now, out: &mut Writer<'_>) -> io::Result<()> {
@@ -323,7 +353,8 @@ impl Zone<'_> {
         self.header.stamps = self.header.stamps.max(head.stamps);
         self.header.newest_time = self.header.newest_time.max(head.newest_time);
         self.begin_after(MessageId { time: head.floor_time, tag: head.floor_tag });
-        self.doubt(head.wall.max(head.newest_time), now);
+        self.header.unknown = head.unknown;
+        self.doubt(head.unknown_until(now));
         let mut work = Restoring {
             now,
             away: now.wall.saturating_sub(head.wall).saturating_mul(1000),
@@ -443,6 +474,17 @@ impl Restoring<'_> {
             trash.extend(path.map(<[u8]>::to_vec));
         }
         !is_over
+    }
+}
+
+impl Head {
+    /// When there may have been a life that the snapshot knows nothing of, if nginx starts now.
+    fn unknown_until(&self, now: Now) -> Unknown {
+        match self.has_predecessor {
+            // It had begun long before, and its cursors may be of any second.
+            true => Unknown { after: 0, upto: now.wall.max(self.newest_time) },
+            false => Unknown { after: self.wall.max(self.newest_time), upto: now.wall },
+        }
     }
 }
 
@@ -661,12 +703,27 @@ impl<'a> Reader<'a> {
             newest_time: self.u64()?,
             floor_time: self.u64()?,
             floor_tag: self.u32()?,
+            has_predecessor: match self.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(SnapshotError::Malformed),
+            },
+            unknown: self.unknown()?,
         };
         let is_good = head.lives < COUNT_END
             && head.stamps < COUNT_END
             && head.newest_time < TIME_END
-            && head.floor_time < TIME_END;
+            && head.floor_time < TIME_END
+            && are_before(&head.unknown, head.newest_time);
         is_good.then_some(head).ok_or(SnapshotError::Malformed)
+    }
+
+    fn unknown(&mut self) -> Result<[Unknown; UNKNOWN], SnapshotError> {
+        let mut lives = [Unknown::default(); UNKNOWN];
+        for life in &mut lives {
+            *life = Unknown { after: self.u64()?, upto: self.u64()? };
+        }
+        Ok(lives)
     }
 
     /// The next record; nothing at the end, which is the end of the bytes too.

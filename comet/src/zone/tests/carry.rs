@@ -227,7 +227,7 @@ fn what_found_no_room_is_missed_although_there_was_no_ledger() {
     assert!(old.with(|zone, _| zone.channel(b"a").ledger.is_none()));
     let mut snapshot = Vec::new();
     let now = old.now;
-    old.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    old.with(|zone, _| zone.save(1, Remaining::Nobody, now, &mut snapshot)).unwrap();
     let mut restored = World { now, ..World::new(64) };
     restored.with(|zone, _| {
         zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);
@@ -264,7 +264,7 @@ fn a_full_zone_has_room_for_ledgers() {
     }
     let mut snapshot = Vec::new();
     let now = old.now;
-    old.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    old.with(|zone, _| zone.save(1, Remaining::Nobody, now, &mut snapshot)).unwrap();
     // Too small for what there is.
     let mut restored = World { now, ..World::new(128) };
     restored.with(|zone, _| {

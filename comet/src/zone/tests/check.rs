@@ -120,7 +120,7 @@ macro_rules! fields {
 fn free_fields(role: &str) -> Vec<Range<usize>> {
     match role {
         "header" => {
-            fields!(Header: lives, stamps, newest_time, unknown_after, unknown_upto, wheel_now,
+            fields!(Header: lives, stamps, newest_time, unknown, wheel_now,
             dead_time, dead_tag, counters, told, told_at, tombstones)
         }
         "channel" => fields!(ChannelHead: deadline, requested, reign, timeout, former_time,
@@ -196,7 +196,7 @@ fn what_fields_must_not_say_is_noticed() {
         ("lives were given that are not counted", |zone| zone.header.lives = 1),
         ("stamps were given that are not counted", |zone| zone.header.stamps = 1),
         ("a message is newer than the newest", |zone| zone.header.newest_time = WALL),
-        ("a life ended before it began", |zone| zone.header.unknown_after = 1),
+        ("a life ended before it began", |zone| zone.header.unknown[0].after = 1),
         ("more was told than has happened", |zone| zone.header.told.evicted = 1),
         ("the wheel has gone past a timer", |zone| zone.header.wheel_now += 80),
         ("a file is being rewritten", |zone| zone.header.ledger_in_work = At(1)),

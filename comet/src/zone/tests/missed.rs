@@ -189,7 +189,7 @@ fn who_comes_from_before_a_restart_is_told() {
     // In a zone of another size, and after a restart with a snapshot, nothing has begun anew: also channels that come later.
     world.pass(10_000);
     let mut bytes = Vec::new();
-    world.with(|zone, now| zone.save(7, now, &mut bytes)).unwrap();
+    world.with(|zone, now| zone.save(7, Remaining::Nobody, now, &mut bytes)).unwrap();
     let (mut larger, mut restored) = (World::new(128), World::new(64));
     (larger.now, restored.now) = (world.now, world.now);
     for other in [&mut larger, &mut restored] {

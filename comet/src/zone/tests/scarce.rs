@@ -169,7 +169,7 @@ fn what_finds_no_block_on_the_move_is_counted() {
     let before = old.with(|zone, _| logs(zone));
     let count = |logs: &Logs| logs.values().map(Vec::len).sum::<usize>() as u32;
     let mut bytes = Vec::new();
-    old.with(|zone, now| zone.save(0, now, &mut bytes)).unwrap();
+    old.with(|zone, now| zone.save(0, Remaining::Nobody, now, &mut bytes)).unwrap();
     let now = old.now;
     for first in 0.. {
         let mut was_refused = false;

@@ -5,13 +5,14 @@ use proptest::prelude::*;
 use super::bytes as bytes_of;
 use super::*;
 use crate::publisher::PublishError;
+use crate::zone::memory::{Unknown, UNKNOWN};
 use crate::zone::record::LedgerBlock;
 
 const TOKEN: u64 = 0x1234_5678_9abc_def0;
 
 fn save(world: &mut World) -> Vec<u8> {
     let mut bytes = Vec::new();
-    world.with(|zone, now| zone.save(TOKEN, now, &mut bytes)).unwrap();
+    world.with(|zone, now| zone.save(TOKEN, Remaining::Nobody, now, &mut bytes)).unwrap();
     bytes
 }
 
@@ -74,6 +75,59 @@ fn cursors_of_a_life_that_has_left_no_snapshot_are_told() {
     let place = world.with(|zone, now| zone.follow(&ask(b"c", here), now)).unwrap();
     assert_eq!(place.missed, Missed::default());
     assert_eq!(world.publish(say(b"c", &[b"3"])).time, old.now.wall);
+}
+
+/// Whether who comes with a cursor of this second is told that something may be missing, with a message or while it waits.
+fn told(world: &mut World, time: u64) -> bool {
+    let after = Position::After(MessageId { time, tag: 7 });
+    let missed = match world.read(b"c", after) {
+        Some((_, missed)) => missed,
+        None => world.with(|zone, now| zone.follow(&ask(b"c", after), now)).unwrap().missed,
+    };
+    missed.at_least
+}
+
+#[test]
+fn cursors_of_one_that_goes_on_are_told_if_that_leaves_no_snapshot() {
+    let mut old = World::new(128);
+    old.pass(5000);
+    let seen = old.publish(say(b"c", &[b"1"]));
+    old.pass(5000);
+    let mut bytes = Vec::new();
+    old.with(|zone, now| zone.save(TOKEN, Remaining::Predecessor, now, &mut bytes)).unwrap();
+    let (mut world, _) = restore(&old, &bytes, 128, 100);
+    // Whichever of both they are of: that nobody can tell.
+    let (here, now) = (old.now.wall, world.now.wall);
+    for time in [WALL - 9, seen.time, here - 1, here, here + 1, now] {
+        assert!(told(&mut world, time), "{time}");
+    }
+    assert!(!told(&mut world, now + 1));
+    assert!(world.publish(say(b"c", &[b"2"])).time > now);
+    // Also if the clock was set back.
+    old.now.wall -= 50;
+    let (mut world, _) = restore(&old, &bytes, 128, 0);
+    assert!(told(&mut world, seen.time));
+    assert!(world.publish(say(b"c", &[b"2"])).time > seen.time);
+}
+
+#[test]
+fn lives_of_which_nothing_is_known_are_kept_in_mind_for_some_restarts() {
+    let mut world = World::new(128);
+    world.publish(say(b"c", &[b"1"]));
+    let mut lost = Vec::new();
+    for _ in 0..UNKNOWN + 2 {
+        let bytes = save(&mut world);
+        let (next, _) = restore(&world, &bytes, 128, 10);
+        lost.push(world.now.wall + 5);
+        world = next;
+        world.pass(3000);
+        let known = world.publish(say(b"c", &[b"2"])).time;
+        world.pass(2000);
+        assert!(!told(&mut world, known));
+        for time in lost.iter().rev().take(UNKNOWN) {
+            assert!(told(&mut world, *time), "{time} of {lost:?}");
+        }
+    }
 }
 
 fn names() -> Vec<Vec<u8>> {
@@ -326,7 +380,7 @@ fn files_of_what_is_not_saved_are_given_back() {
     old.publish(Publication { content: file(b"/deleted"), ..say(b"d", &[]) });
     old.with(|zone, now| zone.delete(b"d", now)).unwrap();
     let trash = old.trash(|zone, now| {
-        let saved = zone.save(TOKEN, now, &mut Vec::new()).unwrap();
+        let saved = zone.save(TOKEN, Remaining::Nobody, now, &mut Vec::new()).unwrap();
         assert_eq!(saved, Saved { channels: 1, messages: 1 });
     });
     assert_eq!(trash, [&b"/now"[..], b"/deleted"]);
@@ -409,10 +463,15 @@ fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn what_contradicts_itself_is_refused() {
     type Lie = fn(&mut Zone<'_>);
-    let lies: [(&str, Lie); 13] = [
+    let lies: [(&str, Lie); 15] = [
         ("lives that were never given", |zone| zone.header.lives = 1),
         ("stamps that were never given", |zone| zone.header.stamps = 1),
         ("messages newer than the newest", |zone| zone.header.newest_time = WALL),
+        ("a life that has not ended", |zone| zone.header.unknown[0].upto = WALL + 1_000_000),
+        ("lives in disorder", |zone| {
+            zone.header.unknown[0] = Unknown { after: 5, upto: 6 };
+            zone.header.unknown[1] = Unknown { after: 6, upto: 7 };
+        }),
         ("no life", |zone| zone.channel_mut(b"a").life = 0),
         ("two channels with one life", |zone| {
             zone.channel_mut(b"a").life = zone.channel(b"b").life;
@@ -448,11 +507,11 @@ fn what_contradicts_itself_is_refused() {
         let mut memory = world.memory.clone();
         let mut zone = Zone::enter(&mut memory, world.now).unwrap();
         let mut bytes = Vec::new();
-        zone.save(TOKEN, world.now, &mut bytes).unwrap();
+        zone.save(TOKEN, Remaining::Nobody, world.now, &mut bytes).unwrap();
         assert!(Snapshot::read(&bytes).is_ok());
         lie(&mut zone);
         bytes.clear();
-        zone.save(TOKEN, world.now, &mut bytes).unwrap();
+        zone.save(TOKEN, Remaining::Nobody, world.now, &mut bytes).unwrap();
         let answer = Snapshot::read(&bytes).map(drop);
         assert_eq!(answer, Err(SnapshotError::Malformed), "{what}");
     }
@@ -474,10 +533,12 @@ fn a_writer_that_fails_is_told_of() {
     let (mut old, _) = busy();
     let len = save(&mut old).len();
     for room in (0..len).step_by(97) {
-        let error = old.with(|zone, now| zone.save(TOKEN, now, &mut Full(room))).unwrap_err();
+        let error = old
+            .with(|zone, now| zone.save(TOKEN, Remaining::Nobody, now, &mut Full(room)))
+            .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     }
-    old.with(|zone, now| zone.save(TOKEN, now, &mut Full(len))).unwrap();
+    old.with(|zone, now| zone.save(TOKEN, Remaining::Nobody, now, &mut Full(len))).unwrap();
 }
 
 /// What happens to a world before it is saved: publish, delete or pass time, on one of five channels.

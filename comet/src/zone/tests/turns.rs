@@ -107,7 +107,7 @@ fn a_smaller_zone_takes_the_newest() {
     assert_eq!(evicted(&mut old), 0);
     let mut snapshot = Vec::new();
     let now = old.now;
-    old.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    old.with(|zone, _| zone.save(1, Remaining::Nobody, now, &mut snapshot)).unwrap();
     let mut restored = World::new(128);
     restored.with(|zone, _| {
         zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);
@@ -201,7 +201,7 @@ fn idle_channels_give_way_in_the_order_of_their_last_use() {
     std::mem::forget(Zone::enter(&mut after_death.memory, after_death.now).unwrap());
     let mut snapshot = Vec::new();
     let now = world.now;
-    world.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    world.with(|zone, _| zone.save(1, Remaining::Nobody, now, &mut snapshot)).unwrap();
     let mut restored = World { now, ..World::new(256) };
     restored.with(|zone, _| {
         zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);
@@ -273,7 +273,7 @@ fn channels_that_never_had_a_message_stand_before_all_that_had_one() {
     // What was carried, or comes from a snapshot, knows that it had messages.
     let mut snapshot = Vec::new();
     let now = world.now;
-    world.with(|zone, _| zone.save(1, now, &mut snapshot)).unwrap();
+    world.with(|zone, _| zone.save(1, Remaining::Nobody, now, &mut snapshot)).unwrap();
     let mut restored = World::new(256);
     restored.with(|zone, _| {
         zone.restore(&Snapshot::read(&snapshot).unwrap(), now, &mut |_, _| true);

@@ -38,7 +38,7 @@ impl Test {
     pub(super) fn restart(&mut self, blocks: usize, away: u64, damage: (usize, u8)) {
         let mut snapshot = Vec::new();
         let token = self.model.lives;
-        self.with(|zone, now| zone.save(token, now, &mut snapshot)).unwrap();
+        self.with(|zone, now| zone.save(token, Remaining::Nobody, now, &mut snapshot)).unwrap();
         let mut damaged = snapshot.clone();
         let (place, bits) = damage;
         let place = place % damaged.len();
