@@ -10,7 +10,7 @@ use serde_json::{json, Value};
 use support::config::project_file;
 use support::push::publisher;
 use support::webdriver::{Browser, Wishes};
-use support::{on_1_and_4_workers, wait, Config, Nginx, Request};
+use support::{on_1_and_4_workers, wait, Config, Nginx, Request, Signal};
 
 on_1_and_4_workers!(
     websockets_bring_every_message_once_and_in_order,
@@ -43,15 +43,26 @@ fn start(workers: usize, words: &str, kept: usize) -> Nginx {
     nginx
 }
 
-/// A page that has subscribed.
-struct Page {
-    browser: Browser,
+fn browser() -> Browser {
+    Browser::start(Wishes::default())
 }
 
-impl Page {
+/// A page that has subscribed. A browser has one at a time, which it leaves at the end.
+struct Page<'b> {
+    browser: &'b Browser,
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.browser.leave();
+        }
+    }
+}
+
+impl<'b> Page<'b> {
     /// Opens the page and subscribes with these options, written in JavaScript.
-    fn subscribe(nginx: &Nginx, target: &str, options: &str) -> Self {
-        let browser = Browser::start(Wishes::default());
+    fn subscribe(browser: &'b Browser, nginx: &Nginx, target: &str, options: &str) -> Self {
         browser.open(&format!("http://127.0.0.1:{}/page", nginx.port()));
         let page = Page { browser };
         page.subscribe_again(target, options);
@@ -59,8 +70,8 @@ impl Page {
     }
 
     /// Subscribes to channel `a` by these transports.
-    fn by(nginx: &Nginx, transports: &[&str]) -> Self {
-        Page::subscribe(nginx, "/sub?id=a", &format!("transports: {}", json!(transports)))
+    fn by(browser: &'b Browser, nginx: &Nginx, transports: &[&str]) -> Self {
+        Page::subscribe(browser, nginx, "/sub?id=a", &format!("transports: {}", json!(transports)))
     }
 
     /// Subscribes from the same page. What was seen before is forgotten, and not closed.
@@ -127,6 +138,12 @@ impl Page {
     }
 }
 
+/// Ends both. A browser keeps connections open that nginx would wait for, if it had the time.
+fn end(page: Page<'_>, mut nginx: Nginx) {
+    drop(page);
+    nginx.stop(Signal::TERM);
+}
+
 fn publish_batch(nginx: &Nginx, texts: &mut Vec<String>) {
     for _ in 0..10 {
         let text = format!("message {} <\u{e4}>\n", texts.len());
@@ -142,7 +159,8 @@ fn delete(nginx: &Nginx) {
 /// Before, during and after a reload, and after the death of all workers.
 fn every_message_once_and_in_order(workers: usize, transport: &str) {
     let mut nginx = start(workers, "", 1000);
-    let page = Page::by(&nginx, &[transport]);
+    let browser = browser();
+    let page = Page::by(&browser, &nginx, &[transport]);
     page.expect_open(transport);
     nginx.wait_for_subscribers("a", 1);
     let mut texts = Vec::new();
@@ -186,7 +204,8 @@ fn long_polls_bring_every_message_once_and_in_order(workers: usize) {
 
 fn a_change_of_transport_loses_and_repeats_nothing(workers: usize) {
     let mut nginx = start(workers, "websocket", 1000);
-    let page = Page::by(&nginx, &TRANSPORTS);
+    let browser = browser();
+    let page = Page::by(&browser, &nginx, &TRANSPORTS);
     let mut texts = Vec::new();
     for words in ["websocket", "eventsource", "long-poll", "stream", "websocket"] {
         nginx.reconfigure(config(workers, words, 1000));
@@ -204,6 +223,7 @@ fn a_change_of_transport_loses_and_repeats_nothing(workers: usize) {
 
 #[test]
 fn it_takes_the_first_transport_that_works_and_remembers_it() {
+    let browser = browser();
     for (words, transport) in [
         ("", "websocket"),
         ("websocket", "websocket"),
@@ -214,7 +234,7 @@ fn it_takes_the_first_transport_that_works_and_remembers_it() {
     ] {
         let nginx = start(2, words, 1000);
         nginx.publish("a", "one");
-        let page = Page::by(&nginx, &TRANSPORTS);
+        let page = Page::by(&browser, &nginx, &TRANSPORTS);
         page.expect_texts(&["one"]);
         page.expect_open(transport);
         nginx.publish("a", "two");
@@ -229,6 +249,7 @@ fn it_takes_the_first_transport_that_works_and_remembers_it() {
         page.subscribe_again("/sub?id=a", "");
         page.expect_texts(&["one", "two"]);
         assert_eq!(page.get("states[0].transport"), transport, "{words}");
+        end(page, nginx);
     }
 }
 
@@ -246,8 +267,9 @@ fn a_message_is_the_same_by_all_transports() {
         nginx.request(&request).expect_status(202);
     }
     let mut ids = Vec::new();
+    let browser = browser();
     for transport in TRANSPORTS {
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         wait::until_true("four messages", || page.get("seen.length") == 4);
         let seen = page.get("seen.map(({ data, ...rest }) => ({ ...rest, data: typeof data === 'string' ? data : [...data] }))");
         for (message, (content_type, body)) in seen.as_array().expect("a list").iter().zip(bodies) {
@@ -277,9 +299,10 @@ fn the_name_of_an_event_is_told() {
         let request = if name.is_empty() { request } else { request.header("Push-Event", name) };
         nginx.request(&request).expect_status(202);
     }
+    let browser = browser();
     for transport in ["eventsource", "stream"] {
         let options = format!("transports: ['{transport}'], events: ['price', 'error', 'open']");
-        let page = Page::subscribe(&nginx, "/sub?id=a", &options);
+        let page = Page::subscribe(&browser, &nginx, "/sub?id=a", &options);
         page.expect_texts(&["price", "error", "open", ""]);
         let events = page.get("seen.map((message) => message.event ?? '')");
         assert_eq!(events, json!(["price", "error", "open", ""]), "{transport}");
@@ -289,9 +312,10 @@ fn the_name_of_an_event_is_told() {
 
 #[test]
 fn messages_missed_are_told() {
+    let browser = browser();
     for transport in ["eventsource", "stream", "long-poll"] {
         let nginx = start(2, "", 5);
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         nginx.publish("a", "first");
         page.expect_texts(&["first"]);
         page.browser.run("window.last = subscription.id; subscription.close()");
@@ -300,6 +324,7 @@ fn messages_missed_are_told() {
         page.subscribe_again("/sub?id=a", &format!("transports: ['{transport}'], from: last"));
         page.expect_texts(&later[15..]);
         assert_eq!(page.get("gaps"), json!([{ "missed": 15, "atLeast": false }]), "{transport}");
+        end(page, nginx);
     }
 }
 
@@ -307,7 +332,8 @@ fn messages_missed_are_told() {
 fn long_polls_go_on_where_no_cache_means_what_is_new() {
     let nginx = Nginx::start(config(2, "", 100).http("push_ignore_queue_on_no_cache on;"));
     nginx.publish("a", "before");
-    let page = Page::by(&nginx, &["long-poll"]);
+    let browser = browser();
+    let page = Page::by(&browser, &nginx, &["long-poll"]);
     nginx.wait_for_subscribers("a", 1);
     let texts: Vec<String> = (0..20).map(|number| number.to_string()).collect();
     texts.iter().for_each(|text| drop(nginx.publish("a", text.as_str())));
@@ -316,11 +342,12 @@ fn long_polls_go_on_where_no_cache_means_what_is_new() {
 
 #[test]
 fn it_begins_where_it_is_told_to() {
+    let browser = browser();
     for transport in TRANSPORTS {
         let nginx = start(2, "", 1000);
         let texts = ["one", "two", "three"];
         texts.iter().for_each(|text| drop(nginx.publish("a", *text)));
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         page.expect_texts(&texts);
         page.browser.run("window.second = seen[1].id");
         page.close();
@@ -341,32 +368,37 @@ fn it_begins_where_it_is_told_to() {
             nginx.wait_for_subscribers("a", 0);
         }
         assert_eq!(page.get("gaps"), json!([]), "{transport}");
+        end(page, nginx);
     }
 }
 
 #[test]
 fn a_deletion_ends_it() {
+    let browser = browser();
     for transport in TRANSPORTS {
         let nginx = start(2, "", 1000);
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         nginx.wait_for_subscribers("a", 1);
         delete(&nginx);
         page.expect_closed("deleted");
         nginx.publish("a", "to a new channel");
         page.expect_texts(&[""; 0]);
+        end(page, nginx);
     }
 }
 
 #[test]
 fn another_subscriber_ends_it() {
+    let browser = browser();
     for transport in TRANSPORTS {
         let config = config(2, "", 1000).http("push_subscriber_concurrency last;");
         let nginx = Nginx::start(config);
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         nginx.wait_for_subscribers("a", 1);
         let mut other = nginx.client();
         other.send(&Request::get("/sub?id=a"));
         page.expect_closed("conflict");
+        end(page, nginx);
     }
 }
 
@@ -374,17 +406,19 @@ fn another_subscriber_ends_it() {
 fn a_refusal_ends_it_with_the_reason() {
     let config = config(2, "", 1000).http("push_authorized_channels_only on;");
     let nginx = Nginx::start(config);
+    let browser = browser();
     for (target, reason) in [("/sub?id=nobody", "forbidden"), ("/sub", "not found")] {
-        let page = Page::subscribe(&nginx, target, "");
+        let page = Page::subscribe(&browser, &nginx, target, "");
         page.expect_closed(reason);
     }
 }
 
 #[test]
 fn after_a_close_nothing_comes() {
+    let browser = browser();
     for transport in TRANSPORTS {
         let nginx = start(2, "", 1000);
-        let page = Page::by(&nginx, &[transport]);
+        let page = Page::by(&browser, &nginx, &[transport]);
         nginx.publish("a", "one");
         page.expect_texts(&["one"]);
         page.expect_open(transport);
@@ -397,14 +431,17 @@ fn after_a_close_nothing_comes() {
         page.subscribe_again("/sub?id=a", &format!("transports: ['{transport}']"));
         page.expect_texts(&["one", "two"]);
         assert_eq!(page.get("before.map((message) => message.data)"), json!(["one"]));
+        end(page, nginx);
     }
 }
 
 #[test]
 fn a_handler_that_fails_loses_no_message() {
+    let browser = browser();
     for transport in TRANSPORTS {
         let nginx = start(2, "", 1000);
         let page = Page::subscribe(
+            &browser,
             &nginx,
             "/sub?id=a",
             &format!(
@@ -420,6 +457,7 @@ fn a_handler_that_fails_loses_no_message() {
             let errors = page.browser.console_errors();
             errors.iter().any(|error| error.contains("the page is wrong"))
         });
+        end(page, nginx);
     }
 }
 
@@ -429,7 +467,8 @@ fn pages_publish() {
         config(2, "", 1000)
             .server("location = /closed { push_publisher; push_channel_id $arg_id; deny all; }"),
     );
-    let page = Page::subscribe(&nginx, "/sub?id=a", "transports: ['stream']");
+    let browser = browser();
+    let page = Page::subscribe(&browser, &nginx, "/sub?id=a", "transports: ['stream']");
     nginx.wait_for_subscribers("a", 1);
     page.browser.run(
         "window.result = null;

@@ -107,6 +107,11 @@ impl Browser {
         });
     }
 
+    /// Goes away from the page, to an empty one.
+    pub fn leave(&self) {
+        self.command("POST", "/url", &json!({ "url": "about:blank" }));
+    }
+
     /// Loads the page again.
     pub fn reload(&self) {
         self.command("POST", "/refresh", &json!({}));
