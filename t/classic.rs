@@ -225,7 +225,8 @@ fn a_gap_is_a_call_before_the_message_after_it(workers: usize) {
 }
 
 fn pings_of_a_page_are_comments(workers: usize) {
-    let nginx = start(workers, "push_ping_interval 1s;");
+    // Longer than a test may be kept from running before the message.
+    let nginx = start(workers, "push_ping_interval 3s;");
     let mut page = frame(&nginx, "a");
     for _ in 0..2 {
         assert_eq!(page.0.text(), "<!-- -->");

@@ -1063,8 +1063,8 @@ fn the_end_of_all_channels_is_the_end(workers: usize) {
 
 fn silence_is_measured_from_the_last_change(workers: usize) {
     let nginx = Nginx::start(
-        config(workers, "push_ping_interval 1s;").server(
-            "location = /short { push_subscriber; push_channel_id $arg_id; push_subscriber_timeout 1s; }",
+        config(workers, "push_ping_interval 2s;").server(
+            "location = /short { push_subscriber; push_channel_id $arg_id; push_subscriber_timeout 2s; }",
         ),
     );
     // A client without a channel is asked for a sign of life, too, and dropped if it gives none.

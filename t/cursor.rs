@@ -290,13 +290,16 @@ fn dropped_messages_are_counted_for_the_reader(workers: usize) {
 }
 
 fn expired_messages_are_counted_for_the_reader(workers: usize) {
-    let nginx = Nginx::start(Config::push(workers).publisher("push_message_timeout 1s;"));
+    let nginx = Nginx::start(Config::push(workers).server(
+        "location = /brief { push_publisher; push_channel_id $arg_id; push_message_timeout 1s; }",
+    ));
     let mut client = nginx.park("a");
     nginx.publish("a", "one").expect_status(201);
     let cursor = Cursor::after(&client.response().expect_status(200));
-    nginx.publish("a", "two");
-    nginx.publish("a", "three");
-    nginx.wait_for_messages("a", 0);
+    for body in ["two", "three"] {
+        nginx.publish_at("/brief?id=a", body);
+    }
+    nginx.wait_for_messages("a", 1);
     let mut client = nginx.park_after("a", &cursor);
     nginx.publish("a", "four").expect_status(201);
     let response = client.response().expect_status(200);

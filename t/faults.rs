@@ -353,6 +353,10 @@ fn await_victim(nginx: &mut Nginx, register: &Register, pause: Duration) -> bool
     let mut has_reloaded = false;
     loop {
         if let Some(victim) = register.victim() {
+            // It says who it is before it dies or stops.
+            wait::until_true("its death or stop", || {
+                process::is_stopped(victim) || !process::is_running(victim)
+            });
             if process::is_running(victim) {
                 thread::sleep(pause);
                 process::signal(victim, Signal::CONT);

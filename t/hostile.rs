@@ -138,7 +138,7 @@ fn slow_heads_and_bodies_are_ended_and_others_are_served(workers: usize) {
         let bytes = [head[sent % head.len().saturating_sub(1)]];
         // Each byte of a body is a sign of life.
         if sent < 5 {
-            bodies.iter_mut().for_each(|client| client.send_bytes(&bytes));
+            bodies.iter_mut().for_each(|client| drop(client.try_send_bytes(&bytes)));
         }
         sent += 1;
         thread::sleep(Duration::from_millis(50));
@@ -724,25 +724,26 @@ fn no_cursor_keeps_a_stream_from_what_comes(workers: usize) {
     process::allow_open_files(8192);
     let nginx = Nginx::start(config(workers).main("worker_rlimit_nofile 8192;"));
     publish_some(&nginx);
-    let mut clients = clients_of_all_cursors(&nginx);
-    let mut polls = Vec::new();
-    for (what, client) in &mut clients {
-        // A long-poll of a cursor in the future waits; everything else begins at once.
-        if what.ends_with("way 0") || what.ends_with("way 1") {
-            polls.push(());
-            continue;
-        }
+    // A long-poll of a cursor in the future waits; everything else begins at once.
+    let is_poll = |(what, _): &(String, Client)| what.ends_with("way 0") || what.ends_with("way 1");
+    let (mut polls, mut streams): (Vec<_>, Vec<_>) =
+        clients_of_all_cursors(&nginx).into_iter().partition(is_poll);
+    for (what, client) in &mut streams {
         let head = client.try_head().unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(head.status == 200 || head.status == 101, "{what}: {}", head.head);
     }
     assert!(!polls.is_empty());
+    wait::until_true("all have a message, or wait", || {
+        let have_none = polls.iter_mut().map(|(_, client)| !client.has_bytes());
+        let waiting = have_none.filter(|has_none| *has_none).count();
+        nginx.subscribers("a") == (streams.len() + waiting) as u64
+    });
     nginx.publish("a", "the last");
-    for (what, client) in &mut clients {
-        if what.ends_with("way 0") || what.ends_with("way 1") {
-            client.response().expect_status(200);
-        } else {
-            read_until(client, "the last");
-        }
+    for (_, client) in &mut polls {
+        client.response().expect_status(200);
+    }
+    for (_, client) in &mut streams {
+        read_until(client, "the last");
     }
 }
 

@@ -119,7 +119,8 @@ fn ends_are_told_in_scripts(workers: usize) {
     nginx.request(&Request::new("DELETE", &publisher("a"))).expect_status(200);
     assert_eq!(objects(&client.response()), [json!({"end": "deleted"})]);
     let nginx = start(workers, "push_subscriber_timeout 1s;");
-    let mut client = wait_for_script(&nginx, "a", None);
+    let mut client = nginx.client();
+    client.send(&Request::get(&target("a", None)));
     assert_eq!(objects(&client.response()), [json!({"end": "timeout"})]);
     let nginx = start(workers, "push_subscriber_concurrency last;");
     let mut client = wait_for_script(&nginx, "a", None);

@@ -194,7 +194,7 @@ fn a_message_a_deletion_a_timeout_and_a_client_that_goes() {
 
 #[test]
 fn the_time_in_the_log_is_that_since_the_client_asked() {
-    let late = Scenario::to_sub().subscriber("push_subscriber_timeout 2s;").end(End::Timeout);
+    let late = Scenario::to_sub().subscriber("push_subscriber_timeout 5s;").end(End::Timeout);
     for run in late.same_runs() {
         assert_eq!((field(&run.seen, 1), run.seen.kept, run.took_long), ("304", true, true));
     }

@@ -301,7 +301,7 @@ fn a_file_that_is_gone_is_a_message_that_is_missed(workers: usize) {
 
 fn messages_expire_while_nothing_runs(workers: usize) {
     // They must still be there when nginx ends, which takes long where it is watched.
-    let seconds = wait::patience().as_secs() / 10;
+    let seconds = wait::patience().as_secs() / 5;
     let config = config(workers).server(&format!(
         "location = /short {{ push_publisher; push_channel_id $arg_id; push_message_timeout {seconds}s; }}",
     ));
@@ -807,8 +807,9 @@ fn an_upgrade_that_is_taken_back_costs_no_file(workers: usize) {
     assert_eq!(messages.len(), 1);
     assert_same_bytes(&messages[0].body, &large);
     // What the new one has left goes when the old one's workers come there the next time.
-    nginx.signal(Signal::HUP);
+    let old = nginx.reload();
     wait::until_true("the end of what was left", || nginx.spooled().len() == 1);
+    nginx.wait_gone(&old);
     assert_same_bytes(&nginx.poll_all("a")[0].body, &large);
 }
 

@@ -189,7 +189,6 @@ fn come_while_the_worker_is_busy<R>(
     meanwhile: impl FnOnce(Client, &mut Client) -> R,
 ) -> (Client, R) {
     let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
-    drop(nginx.client_of_each_worker(2));
     process::stop(other);
     let mut crowd: Vec<Client> = (0..CROWD).map(|_| nginx.client()).collect();
     for client in &mut crowd {
@@ -274,7 +273,6 @@ fn a_received_message_goes_when_the_one_that_it_stayed_for_has_left() {
     let settings = "push_delete_oldest_received_message on; push_min_message_buffer_length 0;";
     let nginx = Nginx::start(Config::push(2).http(settings));
     let [busy, other] = nginx.workers()[..] else { panic!("two workers") };
-    drop(nginx.client_of_each_worker(2));
     process::stop(other);
     let first = nginx.park("quiet");
     let mut comes = client_of(&nginx, busy);

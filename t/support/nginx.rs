@@ -1,6 +1,7 @@
 //! A real nginx in a directory of its own.
 
 use std::collections::hash_map::RandomState;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::net::{TcpListener, TcpStream};
@@ -244,8 +245,14 @@ impl Nginx {
     /// Ends nginx with a signal, and waits until it has ended.
     pub fn stop(&mut self, signal: Signal) {
         // The master kills workers that take more than a second, and a tool that watches them takes longer to report.
-        if signal == Signal::TERM && process::is_watched(self.master) {
-            self.tolerate("exited on signal 9");
+        if signal == Signal::TERM {
+            if process::is_watched(self.master) {
+                self.tolerate("exited on signal 9");
+            }
+            let (workers, start, mut ready) = (self.workers(), Instant::now(), Ready::default());
+            while !ready.saw_all(&workers) && start.elapsed() < wait::patience() {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
         self.signal(signal);
         self.wait_for_exit();
@@ -368,6 +375,18 @@ impl Nginx {
     }
 }
 
+/// Workers that have been seen waiting for events. Where there is much to do they never all wait at once.
+#[derive(Default)]
+struct Ready(HashSet<i32>);
+
+impl Ready {
+    /// Looks again.
+    fn saw_all(&mut self, workers: &[i32]) -> bool {
+        self.0.extend(workers.iter().filter(|&&pid| process::waits_for_events(pid)));
+        workers.iter().all(|pid| self.0.contains(pid))
+    }
+}
+
 fn print_end(lines: &[impl std::fmt::Display], most: usize) {
     for line in lines.iter().skip(lines.len().saturating_sub(most)) {
         eprintln!("{line}");
@@ -432,14 +451,19 @@ fn command(dir: &Path) -> Command {
 /// The pid of the master, or nothing when nginx has ended.
 fn wait_until_ready(child: &mut Child, dir: &Path, port: u16, config: &Config) -> Option<i32> {
     let start = Instant::now();
+    let mut ready = Ready::default();
     while start.elapsed() < wait::patience() {
         let ended = child.try_wait().expect("it is our child");
         if ended.is_some_and(|status| !config.is_daemon() || !status.success()) {
             return None;
         }
         let pid = read(&dir.join("nginx.pid")).trim().parse().ok();
-        let has_workers =
-            |pid| !config.has_master() || process::children(pid).len() == config.worker_count();
+        // They have joined each other, and none does so in the middle of a test.
+        let mut has_workers = |pid| {
+            let workers = process::children(pid);
+            let are_there = workers.len() == config.worker_count();
+            !config.has_master() || are_there && ready.saw_all(&workers)
+        };
         let accepts = || TcpStream::connect(("127.0.0.1", port)).is_ok();
         // A daemon whose parent is still there ignores some signals.
         let is_alone = ended.is_some() || !config.is_daemon();

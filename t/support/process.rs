@@ -20,16 +20,50 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Stops a process, and waits until it does nothing any more. A worker has to have answered somebody before: one that has only
-/// just started may be stopped as it joins the others, with the zone's lock in its hand.
+/// Stops a worker as it waits for events, and holds nothing that others wait for.
 pub fn stop(pid: i32) {
-    signal(pid, Signal::STOP);
-    wait::until_true("the process has stopped", || stat(pid).is_none_or(|stat| stat.state == "T"));
+    wait::until_true("the worker stands still", || {
+        signal(pid, Signal::STOP);
+        wait::until_true("it has stopped", || is_stopped(pid) || !is_running(pid));
+        let waits = waits_for_events(pid);
+        if !waits {
+            signal(pid, Signal::CONT);
+        }
+        waits
+    });
+}
+
+/// Whether a worker waits for events, or did so when it stopped: it has joined the others, and holds nothing. Where nothing
+/// tells, it does.
+pub fn waits_for_events(pid: i32) -> bool {
+    let waits = [
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_select,
+        libc::SYS_epoll_pwait,
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+    ];
+    match fs::read_to_string(format!("/proc/{pid}/syscall")) {
+        Ok(text) => text
+            .split(' ')
+            .next()
+            .is_none_or(|number| waits.iter().any(|wait| wait.to_string() == number)),
+        Err(_) => true,
+    }
 }
 
 /// Whether the process runs. One that has ended and waits for its parent does not.
 pub fn is_running(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != "Z" && stat.state != "X")
+}
+
+/// Whether the process has been stopped.
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == "T")
 }
 
 /// Whether the process waits for something at this moment.
