@@ -35,7 +35,7 @@ esac
 
 step "the tests in t/, with $("$nginx" -v 2>&1 | sed 's/^nginx version: //') ($flavour)"
 # Most tests wait most of the time, so that more of them run at once than there are processors.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 4))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 8))}
 # Everything at once (t/stress.rs): longer with the nginx that most users have.
 [[ $flavour != debian ]] || export PUSH_STRESS_SECONDS=${PUSH_STRESS_SECONDS:-60}
 export PUSH_TEST_NGINX=$nginx

@@ -2,6 +2,8 @@
 //! (<https://www.w3.org/TR/webdriver2/>), which is JSON over HTTP.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 
 use serde_json::{json, Value};
 use tempfile::TempDir;
@@ -16,6 +18,32 @@ pub struct Browser {
     session: String,
     /// The browser's own directory, removed at the end.
     profile: TempDir,
+    _turn: Turn,
+}
+
+/// How many browsers run. Tests wait most of the time; browsers do not, and more than a few keep each other from starting.
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// That this browser is one of them.
+struct Turn;
+
+impl Turn {
+    /// Waits until there are few enough. A test may have two browsers, but not two such tests.
+    fn take() -> Self {
+        let most = thread::available_parallelism().map_or(1, usize::from) + 1;
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = ENDED.wait_while(running, |running| *running >= most);
+        *running.unwrap_or_else(PoisonError::into_inner) += 1;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_all();
+    }
 }
 
 /// What sort of browser to start.
@@ -42,6 +70,7 @@ impl Browser {
                 "{program} does not run; on Debian: apt-get install chromium chromium-driver"
             );
         }
+        let turn = Turn::take();
         let port = nginx::free_port();
         let profile =
             tempfile::Builder::new().prefix("push-browser-").tempdir().expect("a directory");
@@ -53,7 +82,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts");
-        let mut browser = Browser { driver, port, session: String::new(), profile };
+        let mut browser = Browser { driver, port, session: String::new(), profile, _turn: turn };
         wait::until_true("chromedriver", || Client::try_connect(port).is_ok());
         let reply = browser.call("POST", "/session", &browser.capabilities(wishes));
         browser.session = reply["sessionId"].as_str().expect("a session").to_owned();
