@@ -472,7 +472,15 @@ fn wait_until_ready(child: &mut Child, dir: &Path, port: u16, config: &Config) -
         }
         thread::sleep(Duration::from_millis(5));
     }
-    let _ = child.kill();
+    // Workers outlive a master that is killed.
+    let master = match config.is_daemon() {
+        true => read(&dir.join("nginx.pid")).trim().parse().ok(),
+        false => child.id().try_into().ok(),
+    };
+    for pid in master.into_iter().flat_map(|pid| [vec![pid], process::children(pid)].concat()) {
+        process::signal(pid, Signal::KILL);
+    }
+    let _ = child.wait();
     panic!("nginx is not ready after {:?}", wait::patience());
 }
 
